@@ -1,0 +1,84 @@
+package cove
+
+// Spec is what a sandbox is asked to be. It is deterministic and says nothing about
+// the host: the same spec means the same sandbox on every machine. A zero field means
+// the default, which the host fills in.
+type Spec struct {
+	Name       string            `json:"name,omitempty" doc:"unique among living sandboxes; usable in place of the id"`
+	Runtime    string            `json:"runtime,omitempty" doc:"what isolates, driver[:variant]; default gvisor" example:"gvisor"`
+	Image      string            `json:"image,omitempty" doc:"where the root filesystem comes from: host, rootfs:DIR or rootfs:TAR; default host" example:"host"`
+	Limits     Limits            `json:"limits,omitzero" doc:"bounds on what it uses"`
+	Network    Network           `json:"network,omitzero" doc:"what it may reach; default nothing"`
+	Env        map[string]string `json:"env,omitempty" doc:"environment of every command"`
+	User       string            `json:"user,omitempty" doc:"user that commands run as: a name, uid or uid:gid; default user (uid 1000)"`
+	Workdir    string            `json:"workdir,omitempty" doc:"working directory of commands; default /workspace"`
+	ReadOnly   bool              `json:"read_only,omitempty" doc:"root filesystem strictly read-only, with /tmp and /workspace writable"`
+	Labels     map[string]string `json:"labels,omitempty" doc:"for the caller to find it by"`
+	Timeout    Duration          `json:"timeout,omitempty" doc:"longest time one command may take, unless the command says otherwise; default 300 s"`
+	TTL        Duration          `json:"ttl,omitempty" doc:"time until it is destroyed; default 1 h"`
+	Idle       Duration          `json:"idle,omitempty" doc:"time without use until it is destroyed; default never"`
+	BestEffort bool              `json:"best_effort,omitempty" doc:"accept controls that the runtime can't fully enforce; the reply says which"`
+}
+
+// NetworkMode says how far a sandbox reaches.
+type NetworkMode string
+
+// NetworkNone is loopback alone: no name is resolved and every connection is refused.
+const NetworkNone NetworkMode = "none"
+
+// Network is what a sandbox may reach.
+type Network struct {
+	Mode NetworkMode `json:"mode,omitempty" doc:"none: loopback only" example:"none"`
+}
+
+// The defaults of a Spec.
+const (
+	DefaultRuntime  = "gvisor"
+	DefaultImage    = "host"
+	DefaultUser     = "user"
+	DefaultWorkdir  = "/workspace"
+	DefaultCPUs     = 1
+	DefaultMemory   = 512 * MiB
+	DefaultPids     = 256
+	DefaultDisk     = 2 * GiB
+	DefaultTimeout  = Duration(300e9)
+	DefaultTTL      = Duration(3600e9)
+	DefaultIdle     = Never
+	DefaultCapacity = 1 * MiB // of each stream in an ExecResult
+)
+
+// WithDefaults returns the spec with its zero fields filled in. Maps are copied.
+func (s Spec) WithDefaults() Spec {
+	setDefault(&s.Runtime, DefaultRuntime)
+	setDefault(&s.Image, DefaultImage)
+	setDefault(&s.User, DefaultUser)
+	setDefault(&s.Workdir, DefaultWorkdir)
+	setDefault(&s.Limits.CPUs, DefaultCPUs)
+	setDefault(&s.Limits.Memory, DefaultMemory)
+	setDefault(&s.Limits.Pids, DefaultPids)
+	setDefault(&s.Limits.Disk, DefaultDisk)
+	setDefault(&s.Network.Mode, NetworkNone)
+	setDefault(&s.Timeout, DefaultTimeout)
+	setDefault(&s.TTL, DefaultTTL)
+	setDefault(&s.Idle, DefaultIdle)
+	s.Env, s.Labels = copyMap(s.Env), copyMap(s.Labels)
+	return s
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func copyMap(m map[string]string) map[string]string {
+	if m == nil {
+		return nil
+	}
+	copied := make(map[string]string, len(m))
+	for key, value := range m {
+		copied[key] = value
+	}
+	return copied
+}
