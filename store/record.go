@@ -1,0 +1,60 @@
+package store
+
+import (
+	"maps"
+	"time"
+
+	"github.com/covehq/cove"
+)
+
+// Record is what is written down about one sandbox. Neither a store nor its callers
+// modify the maps and slices in one that has been handed over.
+type Record struct {
+	ID        string
+	Spec      cove.Spec // complete, as it is after the updates so far
+	State     cove.State
+	Reason    cove.Reason
+	Message   string
+	Isolation cove.Isolation
+	Controls  map[cove.Control]cove.Enforcement
+	Acquired  cove.Acquired
+
+	// Handle is what the driver finds the sandbox by. It is nil before the driver has
+	// made one, and again when nothing of the sandbox is left on the host.
+	Handle []byte
+
+	CreatedAt time.Time
+	ExpiresAt time.Time // zero: never
+	EndedAt   time.Time // zero: it lives
+
+	IdempotencyKey string // of the request that created it, or ""
+	Fingerprint    string // of the spec in that request, to tell a repetition from another
+}
+
+// Ended reports whether the sandbox has reached its last state.
+func (r Record) Ended() bool {
+	return r.State == cove.StateStopped || r.State == cove.StateFailed
+}
+
+// View returns the sandbox as the API shows it. It shares nothing with the record.
+func (r Record) View() cove.Sandbox {
+	view := cove.Sandbox{
+		ID:        r.ID,
+		Name:      r.Spec.Name,
+		State:     r.State,
+		Reason:    r.Reason,
+		Message:   r.Message,
+		Runtime:   r.Spec.Runtime,
+		Isolation: r.Isolation,
+		Controls:  maps.Clone(r.Controls),
+		Acquired:  r.Acquired,
+		CreatedAt: r.CreatedAt,
+		Spec:      r.Spec,
+	}
+	view.Spec.Env, view.Spec.Labels = maps.Clone(r.Spec.Env), maps.Clone(r.Spec.Labels)
+	if !r.ExpiresAt.IsZero() {
+		expires := r.ExpiresAt.Round(0)
+		view.ExpiresAt = &expires
+	}
+	return view
+}
