@@ -1,0 +1,198 @@
+// Package image turns an image reference into a root filesystem that any number of
+// sandboxes share read-only. What is derived is kept in a content-addressed store and
+// made once.
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove"
+)
+
+// Root is a root filesystem on this host. Whoever uses it writes nothing to it.
+type Root struct {
+	Dir   string // the tree; a real path, without symlinks
+	Binds []Bind // host directories that belong on top of it, read-only
+}
+
+// Bind is a host path to be seen inside, read-only.
+type Bind struct {
+	Source string // on the host
+	Target string // inside; exists in Root.Dir as a directory
+}
+
+// Store keeps derived root filesystems below one directory, which only its owner may
+// enter. Its methods may be called concurrently, also by several processes.
+type Store struct {
+	dir  string
+	host hostSource
+
+	mu       sync.Mutex
+	building map[string]*build // by directory name, so that concurrent requests share the work
+}
+
+type build struct {
+	done chan struct{}
+	err  error
+}
+
+// Open returns the store in dir, which it creates. A directory that belongs to somebody
+// else, or that others may write, is refused: what is in there becomes a sandbox's system.
+func Open(dir string) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || int(stat.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 {
+		return nil, cove.Errorf(cove.Forbidden, "image store", dir, "not a directory of this user's alone",
+			"remove it, or choose another data directory")
+	}
+	dir, err = filepath.EvalSymlinks(dir)
+	if err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	return &Store{dir: dir, host: machine, building: map[string]*build{}}, nil
+}
+
+// References describes the forms of a reference, for error texts.
+const References = "host, rootfs:DIR or rootfs:TAR"
+
+// Resolve returns the root filesystem that ref names: "host", or "rootfs:" and the
+// absolute path of a directory or a tar archive (plain, gzip or bzip2). An unknown form
+// is cove.Invalid, a path that is not there cove.NotFound.
+func (s *Store) Resolve(ctx context.Context, ref string) (*Root, error) {
+	if ref == "host" {
+		return s.hostRoot(ctx)
+	}
+	if path, ok := strings.CutPrefix(ref, "rootfs:"); ok {
+		return s.rootfs(ctx, path)
+	}
+	return nil, cove.Errorf(cove.Invalid, "image", ref, fmt.Sprintf("unknown image %q", ref), "use "+References)
+}
+
+// rootfs resolves the path of a rootfs: reference.
+func (s *Store) rootfs(ctx context.Context, path string) (*Root, error) {
+	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {
+		return nil, cove.Errorf(cove.Invalid, "image", "rootfs:"+path, "path is not absolute", "name the directory or archive by its absolute path")
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, cove.Errorf(cove.NotFound, "image", "rootfs:"+path, "no such file or directory", "the path is one of the daemon's machine")
+	} else if err != nil {
+		return nil, &cove.Error{Code: cove.Invalid, Op: "image", ID: "rootfs:" + path, Err: err}
+	}
+	info, err := os.Stat(real)
+	if err != nil {
+		return nil, &cove.Error{Code: cove.Invalid, Op: "image", ID: "rootfs:" + path, Err: err}
+	}
+	switch {
+	case real == "/":
+		return nil, cove.Errorf(cove.Forbidden, "image", "rootfs:/", "the whole machine is no image", "use image host for this machine's system directories")
+	case info.IsDir():
+		return checkTree(real)
+	case info.Mode().IsRegular():
+		return s.archiveRoot(ctx, real)
+	}
+	return nil, cove.Errorf(cove.Invalid, "image", "rootfs:"+path, "neither a directory nor an archive", "use "+References)
+}
+
+// mountPoints are where a runtime mounts something of its own. In a tree that somebody
+// else made they may be missing, which the runtime mends, but never anything else: a
+// symlink there has led runtimes out of the tree (CVE-2026-41579).
+var mountPoints = []string{".cove", "dev", "etc", "proc", "sys", "tmp", "home", "workspace"}
+
+func checkTree(dir string) (*Root, error) {
+	for _, name := range mountPoints {
+		info, err := os.Lstat(filepath.Join(dir, name))
+		if err == nil && !info.IsDir() {
+			return nil, cove.Errorf(cove.Invalid, "image", dir, "/"+name+" is not a directory", "an image needs real directories at the places where a sandbox mounts its own")
+		}
+	}
+	return &Root{Dir: dir}, nil
+}
+
+// derive makes the tree called name by fill, once: fill gets an empty directory, which is
+// renamed into place when it returns nil and removed when it doesn't.
+func (s *Store) derive(ctx context.Context, name string, fill func(dir string) error) (string, error) {
+	final := filepath.Join(s.dir, name)
+	for {
+		if _, err := os.Lstat(final); err == nil {
+			return final, nil
+		}
+		s.mu.Lock()
+		running, ok := s.building[name]
+		if !ok {
+			running = &build{done: make(chan struct{})}
+			s.building[name] = running
+		}
+		s.mu.Unlock()
+		if !ok {
+			running.err = s.fill(final, fill)
+			s.mu.Lock()
+			delete(s.building, name)
+			s.mu.Unlock()
+			close(running.done)
+			return final, running.err
+		}
+		select {
+		case <-running.done: // its error was for another context: try anew
+		case <-ctx.Done():
+			return "", ctx.Err()
+		}
+	}
+}
+
+func (s *Store) fill(final string, fill func(dir string) error) error {
+	lock, err := s.lock(filepath.Base(final))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if _, err := os.Lstat(final); err == nil { // another process made it
+		return nil
+	}
+	partial := final + ".partial" // of a crash, if it is there: the lock says that nobody works on it
+	if err := os.RemoveAll(partial); err != nil {
+		return err
+	}
+	if err := os.Mkdir(partial, 0o755); err != nil {
+		return err
+	}
+	if err := fill(partial); err != nil {
+		return errors.Join(err, os.RemoveAll(partial))
+	}
+	return os.Rename(partial, final)
+}
+
+// lock serialises the making of one tree between processes. The kernel releases it with
+// the process, so a crash leaves nothing but an empty file.
+func (s *Store) lock(name string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(s.dir, name+".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
+		file.Close()
+		return nil, err
+	}
+	return file, nil
+}
+
+// systemDirs are the top-level directories that make up an operating system's programs.
+var systemDirs = []string{"bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr"}
+
+func isSystemDir(name string) bool { return slices.Contains(systemDirs, name) }
