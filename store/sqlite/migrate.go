@@ -1,0 +1,76 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/covehq/cove"
+)
+
+// migrations are the steps from an empty database to the schema of this release. A step
+// that was released is never changed; the list is append-only.
+var migrations = []string{
+	`CREATE TABLE sandboxes (
+		id              TEXT PRIMARY KEY,
+		name            TEXT NOT NULL,
+		state           TEXT NOT NULL,
+		reason          TEXT NOT NULL,
+		message         TEXT NOT NULL,
+		runtime         TEXT NOT NULL,
+		isolation       TEXT NOT NULL,
+		acquired        TEXT NOT NULL,
+		spec            TEXT NOT NULL, -- JSON
+		controls        TEXT NOT NULL, -- JSON
+		handle          BLOB,
+		created_at      INTEGER NOT NULL, -- microseconds since 1970
+		expires_at      INTEGER,          -- NULL: never
+		ended_at        INTEGER,          -- NULL: it lives
+		idempotency_key TEXT NOT NULL,
+		fingerprint     TEXT NOT NULL
+	) STRICT, WITHOUT ROWID`,
+}
+
+// migrate brings the database up to the last of steps, each in a transaction that also
+// notes it. It refuses a database that has more steps than these.
+func migrate(ctx context.Context, db *sql.DB, steps []string) error {
+	const table = `CREATE TABLE IF NOT EXISTS migrations (
+		version    INTEGER PRIMARY KEY,
+		applied_at TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
+	) STRICT`
+	if _, err := db.ExecContext(ctx, table); err != nil {
+		return err
+	}
+	var version int
+	if err := db.QueryRowContext(ctx, `SELECT coalesce(max(version), 0) FROM migrations`).Scan(&version); err != nil {
+		return err
+	}
+	if version > len(steps) {
+		return &cove.Error{
+			Code: cove.NotSupported,
+			Err:  fmt.Errorf("the database has schema %d and this release knows %d", version, len(steps)),
+			Hint: "run the newer release that wrote it, or another state directory",
+		}
+	}
+	for ; version < len(steps); version++ {
+		if err := apply(ctx, db, version+1, steps[version]); err != nil {
+			return fmt.Errorf("schema %d: %w", version+1, err)
+		}
+	}
+	return nil
+}
+
+func apply(ctx context.Context, db *sql.DB, version int, step string) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback() // does nothing after Commit
+	if _, err := tx.ExecContext(ctx, step); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, `INSERT INTO migrations (version) VALUES (?)`, version); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
