@@ -1,0 +1,281 @@
+package oci
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+// bundle is the directory of one sandbox; it exists as long as anything of it does.
+func (d *Driver) bundle(id string) string { return filepath.Join(d.state, "bundles", id) }
+
+// disk is where gVisor keeps what a sandbox writes.
+func (d *Driver) disk(id string) string { return filepath.Join(d.data, id) }
+
+// root is the runtime program's own state directory.
+func (d *Driver) root() string { return filepath.Join(d.state, "root") }
+
+var validID = regexp.MustCompile(`^[a-z0-9]{1,40}$`)
+
+// Create implements driver.Driver.
+func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver.Machine, error) {
+	if !validID.MatchString(id) {
+		return nil, cove.Errorf(cove.Invalid, "create", id, "not a sandbox id", "")
+	}
+	root, err := d.options.Images.Resolve(ctx, spec.Image)
+	if err != nil {
+		return nil, err
+	}
+	machine, err := d.create(ctx, id, spec, root)
+	if err == nil {
+		return machine, nil
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	if failed := d.Remove(clean, id); failed != nil {
+		d.log.Error("a sandbox that did not come up was not removed whole", "id", id, "error", failed)
+	}
+	return nil, err
+}
+
+// removeTimeout bounds the removal of one sandbox.
+const removeTimeout = 20 * time.Second
+
+func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *image.Root) (*machine, error) {
+	bundle := d.bundle(id)
+	for _, dir := range []string{filepath.Dir(bundle), d.root(), d.data} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(bundle, 0o700); err != nil {
+		return nil, err
+	}
+	if d.kind == kindGvisor {
+		if err := os.Mkdir(d.disk(id), 0o700); err != nil {
+			return nil, err
+		}
+	} else if err := d.mountRootfs(ctx, bundle, root, spec); err != nil {
+		return nil, err
+	}
+	if err := d.writeBundle(bundle, id, root, spec); err != nil {
+		return nil, err
+	}
+	door, err := d.boot(ctx, id, spec)
+	if err != nil {
+		return nil, err
+	}
+	m, err := d.machine(id, door, handle{}, spec.Limits.Memory)
+	if err != nil {
+		door.close()
+		return nil, err
+	}
+	if err := m.ready(ctx); err != nil {
+		m.release()
+		return nil, err
+	}
+	return m, nil
+}
+
+// boot runs the sandbox and returns the door to its agent.
+func (d *Driver) boot(ctx context.Context, id string, spec *cove.Spec) (*door, error) {
+	door, theirs, err := newDoor()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	stderr, output, err := os.Pipe() // the agent's, should it fail to start
+	if err != nil {
+		door.close()
+		return nil, err
+	}
+	defer stderr.Close()
+	args := append(d.globalFlags(id, spec), "run", "--detach", "--bundle", d.bundle(id), "--pid-file", d.pidFile(id), id)
+	err = d.run(ctx, theirs, output, args...)
+	output.Close()
+	if err != nil {
+		door.close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("%s did not start the sandbox: %w%s", d.name, err, d.complaint(id, stderr))
+	}
+	return door, nil
+}
+
+func (d *Driver) pidFile(id string) string { return filepath.Join(d.bundle(id), "pid") }
+func (d *Driver) logFile(id string) string { return filepath.Join(d.bundle(id), "log") }
+
+// globalFlags are the program's flags before its verb. What gVisor would allow by an
+// annotation or a default is said again: the defaults are upstream's to change.
+func (d *Driver) globalFlags(id string, spec *cove.Spec) []string {
+	flags := []string{"--root=" + d.root(), "--log=" + d.logFile(id), "--log-format=json"}
+	if d.kind != kindGvisor {
+		return flags
+	}
+	flags = append(flags,
+		"--network=none", "--platform=systrap", "--host-uds=none", "--host-fifo=none", "--character-device-policy=emulated-only",
+		"--net-raw=false", "--allow-packet-socket-write=false", "--oci-seccomp=false", "--allow-flag-override=false",
+		"--allow-suid=false", "--fdlimit=16384", "--control-rpc-stop-timeout=2s")
+	if spec != nil {
+		flags = append(flags, fmt.Sprintf("--overlay2=root:dir=%s,size=%d", d.disk(id), spec.Limits.Disk))
+	}
+	return flags
+}
+
+// complaint returns what the runtime program and the agent said last, for an error's text.
+func (d *Driver) complaint(id string, stderr *os.File) string {
+	var said []string
+	if last := lastMessage(d.logFile(id)); last != "" {
+		said = append(said, last)
+	}
+	if err := stderr.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err == nil {
+		text := make([]byte, 2048)
+		if n, _ := stderr.Read(text); n > 0 && len(said) == 0 {
+			said = append(said, strings.TrimSpace(string(text[:n])))
+		}
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(said, ": ")
+}
+
+// lastMessage returns the last error in a runtime program's JSON log.
+func lastMessage(path string) string {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	last := ""
+	for line := range bytes.Lines(content[max(0, len(content)-64<<10):]) {
+		var entry struct{ Level, Msg string }
+		if json.Unmarshal(line, &entry) == nil && (entry.Level == "error" || entry.Level == "fatal" || entry.Level == "warning" && last == "") {
+			last = entry.Msg
+		}
+	}
+	if len(last) > 500 {
+		last = last[:500]
+	}
+	return last
+}
+
+// machine makes the handle on a sandbox that runs: the one named by known, or by the pid
+// file of a fresh one.
+func (d *Driver) machine(id string, door *door, known handle, memory cove.Bytes) (*machine, error) {
+	if known.PID == 0 {
+		content, err := os.ReadFile(d.pidFile(id))
+		if err != nil {
+			return nil, err
+		}
+		if known.PID, err = strconv.Atoi(strings.TrimSpace(string(content))); err != nil {
+			return nil, fmt.Errorf("pid file of %s: %w", d.name, err)
+		}
+		known.Version, known.Boot, known.Memory = handleVersion, bootID(), memory
+	}
+	process, err := openProcess(known.PID, known.Started)
+	if err != nil {
+		return nil, fmt.Errorf("the sandbox ended at its start: %w", err)
+	}
+	known.Started = process.started
+	oom, err := d.watch(id)
+	if err != nil {
+		process.file.Close()
+		return nil, fmt.Errorf("memory watch: %w", err)
+	}
+	m := &machine{driver: d, id: id, door: door, process: process, oom: oom, known: known, gone: make(chan struct{})}
+	m.background.Go(m.watchProcess)
+	if oom != nil {
+		m.background.Go(m.watchMemory)
+	}
+	return m, nil
+}
+
+// watch returns the memory watch of a sandbox that has no kernel of its own: gVisor's dies
+// whole when it is short of memory, and the counter tells.
+func (d *Driver) watch(id string) (*os.File, error) {
+	if d.kind == kindGvisor {
+		return nil, nil
+	}
+	return d.cgroups.watchOOM(id)
+}
+
+// readyTimeout bounds the time from the runtime's "it runs" to the agent's first answer.
+const readyTimeout = 30 * time.Second
+
+// ready returns when the agent answers.
+func (m *machine) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, errors.New("the guest agent did not answer in time"))
+	defer cancel()
+	conn, err := m.Dial(ctx)
+	if err != nil {
+		return fmt.Errorf("guest agent: %w", err)
+	}
+	defer conn.Close()
+	answered := make(chan error, 1)
+	go func() { // ends with conn
+		answered <- health(conn)
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			select { // a hang-up is the end of the sandbox, most of the time
+			case <-m.gone:
+				return fmt.Errorf("the sandbox ended at its start: %s", m.exit.Message)
+			case <-time.After(100 * time.Millisecond):
+			}
+			return fmt.Errorf("guest agent: %w", err)
+		}
+		return nil
+	case <-m.gone:
+		return fmt.Errorf("the sandbox ended at its start: %s", m.exit.Message)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// health asks the agent for a sign of life. The reply is read with a cap.
+func health(conn io.ReadWriter) error {
+	if _, err := conn.Write([]byte("GET /health HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n")); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(bufio.NewReaderSize(&cappedReader{conn, 16 << 10}, 1<<10), nil)
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("health is %s", response.Status)
+	}
+	return nil
+}
+
+// cappedReader ends after left bytes.
+type cappedReader struct {
+	r    io.Reader
+	left int
+}
+
+func (c *cappedReader) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, errors.New("the reply is too long")
+	}
+	n, err := c.r.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}

@@ -1,0 +1,95 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove"
+)
+
+// door is our end of the socket that is the agent's standard input. A connection is made
+// by sending one end of a fresh socket pair through it: no path, no port and no helper
+// process, and it works in gVisor, whose kernel takes the descriptor in as its own.
+type door struct {
+	mu     sync.Mutex
+	conn   *net.UnixConn // nil: closed
+	closed bool
+}
+
+// newDoor returns a door and the end that goes to the agent, to be closed by the caller.
+func newDoor() (*door, *os.File, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, nil, err
+	}
+	return &door{conn: ours}, theirs, nil
+}
+
+// socketPair returns a connected pair of stream sockets.
+func socketPair() (*net.UnixConn, *os.File, error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, os.NewSyscallError("socketpair", err)
+	}
+	theirs := os.NewFile(uintptr(fds[1]), "guest")
+	file := os.NewFile(uintptr(fds[0]), "host")
+	defer file.Close()
+	conn, err := net.FileConn(file)
+	if err != nil {
+		theirs.Close()
+		return nil, nil, err
+	}
+	return conn.(*net.UnixConn), theirs, nil
+}
+
+// dial sends the agent one end of a new connection and returns the other.
+func (d *door) dial(ctx context.Context) (net.Conn, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, cove.Gone
+	}
+	if d.conn == nil {
+		return nil, errors.New("the guest agent hung up")
+	}
+	conn, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	// A full door means an agent that takes nothing in: its kernel is stuck or stopped.
+	deadline := time.Now().Add(5 * time.Second)
+	if end, ok := ctx.Deadline(); ok && end.Before(deadline) {
+		deadline = end
+	}
+	_ = d.conn.SetWriteDeadline(deadline)
+	if _, _, err := d.conn.WriteMsgUnix([]byte{0}, unix.UnixRights(int(theirs.Fd())), nil); err != nil {
+		conn.Close()
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			d.conn.Close()
+			d.conn = nil
+		}
+		return nil, err
+	}
+	return conn, nil
+}
+
+// close makes every later dial fail with cove.Gone.
+func (d *door) close() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	if d.conn != nil {
+		d.conn.Close()
+		d.conn = nil
+	}
+}

@@ -1,0 +1,76 @@
+package oci
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/image"
+)
+
+// mountRootfs makes the root filesystem of a sandbox on the host's kernel: the image under
+// an overlay on a disk of the sandbox's size, in bundle/rootfs. It returns what was mounted
+// so far also on error; unmountRootfs undoes it.
+func (d *Driver) mountRootfs(ctx context.Context, bundle string, root *image.Root, spec *cove.Spec) error {
+	disk, target := filepath.Join(bundle, "disk"), filepath.Join(bundle, "rootfs")
+	for _, dir := range []string{disk, target} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	var err error
+	if d.disks.available() {
+		err = d.disks.mount(ctx, spec.Limits.Disk, disk)
+	} else {
+		options := fmt.Sprintf("size=%d,mode=0755", spec.Limits.Disk)
+		err = os.NewSyscallError("mount tmpfs", unix.Mount("cove", disk, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, options))
+	}
+	if err != nil {
+		return err
+	}
+	upper, work := filepath.Join(disk, "upper"), filepath.Join(disk, "work")
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", escapeOverlay(root.Dir), upper, work)
+	return os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, options))
+}
+
+// escapeOverlay escapes what separates options and layers in overlayfs's mount options.
+func escapeOverlay(path string) string {
+	escaped := make([]byte, 0, len(path))
+	for i := range len(path) {
+		if c := path[i]; c == '\\' || c == ',' || c == ':' {
+			escaped = append(escaped, '\\')
+		}
+		escaped = append(escaped, path[i])
+	}
+	return string(escaped)
+}
+
+// unmountRootfs undoes mountRootfs, as far as it got. A mount that is busy is detached: its
+// last user is being killed.
+func unmountRootfs(bundle string) error {
+	var errs []error
+	for _, name := range []string{"rootfs", "disk"} {
+		target := filepath.Join(bundle, name)
+		for { // a crash and a retry may have stacked mounts
+			err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not a mount point, not there
+				break
+			}
+			if err != nil {
+				errs = append(errs, &os.PathError{Op: "unmount", Path: target, Err: err})
+				break
+			}
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,138 @@
+package oci
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+var (
+	_ driver.Driver  = (*Driver)(nil)
+	_ driver.Lister  = (*Driver)(nil)
+	_ driver.Machine = (*machine)(nil)
+)
+
+// Attach implements driver.Driver. The agent gets a new door from a process that the
+// runtime program starts inside, which hands over its standard input and exits.
+func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
+	var known handle
+	if err := json.Unmarshal(data, &known); err != nil || !validID.MatchString(id) {
+		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
+	}
+	if known.Version != handleVersion {
+		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
+	}
+	if known.Boot != bootID() {
+		return nil, cove.NotFound
+	}
+	process, err := openProcess(known.PID, known.Started)
+	if err != nil { // dead, or another process has its pid by now
+		return nil, cove.NotFound
+	}
+	process.file.Close()
+	door, theirs, err := newDoor()
+	if err != nil {
+		return nil, err
+	}
+	err = d.run(ctx, theirs, nil, append(d.globalFlags(id, nil), "exec", "--user", "0:0", "--cwd", "/", id, agentPath, "connect")...)
+	theirs.Close()
+	if err != nil {
+		door.close()
+		return nil, fmt.Errorf("the guest agent was not reached: %w", err)
+	}
+	m, err := d.machine(id, door, known, 0)
+	if err != nil {
+		door.close()
+		return nil, err
+	}
+	if err := m.ready(ctx); err != nil {
+		m.release()
+		return nil, err
+	}
+	return m, nil
+}
+
+// List implements driver.Lister.
+func (d *Driver) List(ctx context.Context) ([]string, error) {
+	ids := d.cgroups.list()
+	for _, dir := range []string{filepath.Join(d.state, "bundles"), d.data} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		for _, entry := range entries {
+			ids = append(ids, entry.Name())
+		}
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !validID.MatchString(id) })
+	slices.Sort(ids)
+	return slices.Compact(ids), ctx.Err()
+}
+
+// Remove implements driver.Lister.
+func (d *Driver) Remove(ctx context.Context, id string) error {
+	if !validID.MatchString(id) {
+		return cove.Errorf(cove.Invalid, "remove", id, "not a sandbox id", "")
+	}
+	killByBundle(d.bundle(id))
+	return d.clear(ctx, id)
+}
+
+// clear removes everything of a sandbox. The bundle goes last: as long as something is
+// left, List finds it.
+func (d *Driver) clear(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	var errs []error
+	if d.knows(id) {
+		// Its complaints are about what a crash left half-made; what counts is cleared below.
+		if err := d.run(ctx, nil, nil, append(d.globalFlags(id, nil), "delete", "--force", id)...); err != nil {
+			d.log.Debug("delete", "id", id, "error", err)
+		}
+	}
+	errs = append(errs, d.cgroups.remove(ctx, id), unmountRootfs(d.bundle(id)))
+	for _, leftover := range d.leftovers(id) {
+		errs = append(errs, os.RemoveAll(leftover))
+	}
+	errs = append(errs, os.RemoveAll(d.disk(id)))
+	d.reap()
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return os.RemoveAll(d.bundle(id))
+}
+
+// knows reports whether the runtime program has state of the sandbox.
+func (d *Driver) knows(id string) bool { return len(d.leftovers(id)) > 0 }
+
+// leftovers are the files that the runtime program keeps about a sandbox in its root: a
+// directory of that name (runc, crun), or files that begin with it (runsc). Ids have one
+// length, so none is a prefix of another.
+func (d *Driver) leftovers(id string) []string {
+	var paths []string
+	entries, _ := os.ReadDir(d.root())
+	for _, entry := range entries {
+		name := entry.Name()
+		if name == id || strings.HasPrefix(name, id+".") || strings.HasPrefix(name, id+"_") ||
+			strings.HasPrefix(name, "runsc-"+id+".") {
+			paths = append(paths, filepath.Join(d.root(), name))
+		}
+	}
+	return paths
+}
+
+// limitsSwap reports whether the kernel counts swap for cgroups: on v1 that is a boot option.
+func (t cgroupTree) limitsSwap() bool {
+	mount := t.mountOf("memory")
+	return mount != "" && (t.unified || unix.Access(filepath.Join(mount, "memory.memsw.limit_in_bytes"), unix.R_OK) == nil)
+}
