@@ -186,7 +186,9 @@ func (x *ProcessConfig) GetCwd() string {
 }
 
 type ListRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// List those too that have ended and are retained.
+	IncludeEnded  bool `protobuf:"varint,100,opt,name=include_ended,json=includeEnded,proto3" json:"include_ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +221,13 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
 	return file_process_process_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ListRequest) GetIncludeEnded() bool {
+	if x != nil {
+		return x.IncludeEnded
+	}
+	return false
 }
 
 type ProcessInfo struct {
@@ -849,6 +858,7 @@ type ProcessInput struct {
 	//
 	//	*ProcessInput_Stdin
 	//	*ProcessInput_Pty
+	//	*ProcessInput_Any
 	Input         isProcessInput_Input `protobuf_oneof:"input"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -909,6 +919,15 @@ func (x *ProcessInput) GetPty() []byte {
 	return nil
 }
 
+func (x *ProcessInput) GetAny() []byte {
+	if x != nil {
+		if x, ok := x.Input.(*ProcessInput_Any); ok {
+			return x.Any
+		}
+	}
+	return nil
+}
+
 type isProcessInput_Input interface {
 	isProcessInput_Input()
 }
@@ -921,9 +940,16 @@ type ProcessInput_Pty struct {
 	Pty []byte `protobuf:"bytes,2,opt,name=pty,proto3,oneof"`
 }
 
+type ProcessInput_Any struct {
+	// Whichever of the two the process has.
+	Any []byte `protobuf:"bytes,100,opt,name=any,proto3,oneof"`
+}
+
 func (*ProcessInput_Stdin) isProcessInput_Input() {}
 
 func (*ProcessInput_Pty) isProcessInput_Input() {}
+
+func (*ProcessInput_Any) isProcessInput_Input() {}
 
 type StreamInputRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1857,8 +1883,9 @@ const file_process_process_proto_rawDesc = "" +
 	"\tEnvsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x06\n" +
-	"\x04_cwd\"\r\n" +
-	"\vListRequest\"\xbd\x02\n" +
+	"\x04_cwd\"2\n" +
+	"\vListRequest\x12#\n" +
+	"\rinclude_ended\x18d \x01(\bR\fincludeEnded\"\xbd\x02\n" +
 	"\vProcessInfo\x12.\n" +
 	"\x06config\x18\x01 \x01(\v2\x16.process.ProcessConfigR\x06config\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\rR\x03pid\x12\x15\n" +
@@ -1923,10 +1950,11 @@ const file_process_process_proto_rawDesc = "" +
 	"\x10SendInputRequest\x122\n" +
 	"\aprocess\x18\x01 \x01(\v2\x18.process.ProcessSelectorR\aprocess\x12+\n" +
 	"\x05input\x18\x02 \x01(\v2\x15.process.ProcessInputR\x05input\"\x13\n" +
-	"\x11SendInputResponse\"C\n" +
+	"\x11SendInputResponse\"W\n" +
 	"\fProcessInput\x12\x16\n" +
 	"\x05stdin\x18\x01 \x01(\fH\x00R\x05stdin\x12\x12\n" +
-	"\x03pty\x18\x02 \x01(\fH\x00R\x03ptyB\a\n" +
+	"\x03pty\x18\x02 \x01(\fH\x00R\x03pty\x12\x12\n" +
+	"\x03any\x18d \x01(\fH\x00R\x03anyB\a\n" +
 	"\x05input\"\xea\x02\n" +
 	"\x12StreamInputRequest\x12>\n" +
 	"\x05start\x18\x01 \x01(\v2&.process.StreamInputRequest.StartEventH\x00R\x05start\x12;\n" +
@@ -2091,6 +2119,7 @@ func file_process_process_proto_init() {
 	file_process_process_proto_msgTypes[13].OneofWrappers = []any{
 		(*ProcessInput_Stdin)(nil),
 		(*ProcessInput_Pty)(nil),
+		(*ProcessInput_Any)(nil),
 	}
 	file_process_process_proto_msgTypes[14].OneofWrappers = []any{
 		(*StreamInputRequest_Start)(nil),
