@@ -1,0 +1,83 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/internal/httpapi"
+)
+
+// PortURL returns the address at which the daemon proxies HTTP and WebSocket to a port
+// inside. It ends in a slash; Client.HTTP reaches it also through a unix socket.
+func (s *Sandbox) PortURL(port int) string {
+	return s.client.URL(sandboxPath(s.ID) + "/ports/" + strconv.Itoa(port) + "/")
+}
+
+// DialPort opens a TCP connection to a port on the loopback inside. It returns an error
+// that is cove.Unavailable when nothing listens there. The connection outlives ctx.
+func (s *Sandbox) DialPort(ctx context.Context, port int) (net.Conn, error) {
+	call := s.request("dial port", http.MethodGet, "/ports/"+strconv.Itoa(port))
+	call.header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {httpapi.UpgradeTCP}}
+	// The transport gives up an upgraded connection when the request's context ends.
+	dialing, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, cancel)
+	response, err := s.client.send(dialing, call)
+	if !stop() {
+		err = ctx.Err()
+		if response != nil {
+			response.Body.Close()
+		}
+	}
+	if err != nil {
+		cancel()
+		return nil, cove.Wrap(err, call.op, s.ID)
+	}
+	stream, ok := response.Body.(io.ReadWriteCloser)
+	if response.StatusCode != http.StatusSwitchingProtocols || !ok {
+		response.Body.Close()
+		cancel()
+		return nil, cove.Errorf(cove.Unavailable, call.op, s.ID,
+			"the server did not switch to a raw connection, but answered "+response.Status,
+			"something between client and daemon does not pass upgrades; connect without it")
+	}
+	return &portConn{ReadWriteCloser: stream, cancel: cancel, port: port, id: s.ID}, nil
+}
+
+// portConn is an upgraded connection as a net.Conn. It has no deadlines: the HTTP client
+// does not hand out what is beneath.
+type portConn struct {
+	io.ReadWriteCloser
+	cancel context.CancelFunc
+	port   int
+	id     string
+}
+
+type portAddr string
+
+// Network returns "tcp".
+func (portAddr) Network() string { return "tcp" }
+
+// String returns sandbox:port.
+func (a portAddr) String() string { return string(a) }
+
+func (c *portConn) Close() error {
+	defer c.cancel()
+	return c.ReadWriteCloser.Close()
+}
+
+func (c *portConn) LocalAddr() net.Addr  { return portAddr("client") }
+func (c *portConn) RemoteAddr() net.Addr { return portAddr(fmt.Sprintf("%s:%d", c.id, c.port)) }
+
+func (c *portConn) SetDeadline(time.Time) error      { return errNoDeadline() }
+func (c *portConn) SetReadDeadline(time.Time) error  { return errNoDeadline() }
+func (c *portConn) SetWriteDeadline(time.Time) error { return errNoDeadline() }
+
+func errNoDeadline() error {
+	return fmt.Errorf("a connection through the daemon has no deadlines: %w", http.ErrNotSupported)
+}
