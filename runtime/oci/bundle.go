@@ -9,6 +9,7 @@ import (
 
 	"github.com/moby/profiles/seccomp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
@@ -41,7 +42,7 @@ func (d *Driver) writeBundle(bundle, id string, root *image.Root, spec *cove.Spe
 // config maps a spec to OCI's configuration. Nothing of the image and no label reaches
 // it as an annotation: runtimes take orders from those.
 func (d *Driver) config(bundle, id string, root *image.Root, spec *cove.Spec) (*specs.Spec, error) {
-	capabilities := d.capabilities()
+	capabilities, files := d.capabilities(), openFiles()
 	config := &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: "cove",
@@ -51,7 +52,7 @@ func (d *Driver) config(bundle, id string, root *image.Root, spec *cove.Spec) (*
 			NoNewPrivileges: true,
 			Capabilities:    &specs.LinuxCapabilities{Bounding: capabilities, Effective: capabilities, Permitted: capabilities},
 			Rlimits: []specs.POSIXRlimit{
-				{Type: "RLIMIT_NOFILE", Soft: 65536, Hard: 65536},
+				{Type: "RLIMIT_NOFILE", Soft: files, Hard: files},
 				{Type: "RLIMIT_CORE"},
 			},
 		},
@@ -79,6 +80,16 @@ func (d *Driver) config(bundle, id string, root *image.Root, spec *cove.Spec) (*
 	profile, err := d.seccomp(config)
 	config.Linux.Seccomp = profile
 	return config, err
+}
+
+// openFiles is how many files a process inside may have open: 65536, or what the daemon
+// itself may, since a runtime program can't raise a limit without the host's capability.
+func openFiles() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 1024
+	}
+	return min(65536, limit.Max)
 }
 
 // The agent's capabilities: to switch users, to write files for them, to end their

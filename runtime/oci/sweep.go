@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -40,14 +42,8 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 		return nil, cove.NotFound
 	}
 	process.file.Close()
-	door, theirs, err := newDoor()
+	door, err := d.reach(ctx, id)
 	if err != nil {
-		return nil, err
-	}
-	err = d.run(ctx, theirs, nil, append(d.globalFlags(id, nil), "exec", "--user", "0:0", "--cwd", "/", id, agentPath, "connect")...)
-	theirs.Close()
-	if err != nil {
-		door.close()
 		return nil, fmt.Errorf("the guest agent was not reached: %w", err)
 	}
 	m, err := d.machine(id, door, known, 0)
@@ -60,6 +56,47 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 		return nil, err
 	}
 	return m, nil
+}
+
+// reach gives the agent of a running sandbox a new door.
+func (d *Driver) reach(ctx context.Context, id string) (*door, error) {
+	door, theirs, err := newDoor()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	args := append(d.globalFlags(id, nil), "exec", "--user", "0:0", "--cwd", "/")
+	pidFile := filepath.Join(d.bundle(id), "connect.pid")
+	if d.kind == kindLinux {
+		// Attached, runc puts pipes of its own between us and the process.
+		args = append(args, "--detach", "--pid-file", pidFile)
+	}
+	if err := d.run(ctx, theirs, nil, append(args, id, agentPath, "connect")...); err != nil {
+		door.close()
+		return nil, err
+	}
+	if d.kind == kindLinux {
+		d.bury(ctx, pidFile)
+	}
+	return door, nil
+}
+
+// bury waits for the process in pidFile to end and reaps it, where it has become our
+// child. A PID namespace does not go before the last process of it is reaped.
+func (d *Driver) bury(ctx context.Context, pidFile string) {
+	content, err := os.ReadFile(pidFile)
+	if err != nil {
+		return
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
+	if err != nil {
+		return
+	}
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(time.Millisecond) {
+		if done, err := unix.Wait4(pid, nil, unix.WNOHANG, nil); done == pid || errors.Is(err, unix.ECHILD) {
+			return
+		}
+	}
 }
 
 // List implements driver.Lister.
