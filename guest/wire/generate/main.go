@@ -81,6 +81,8 @@ func generate(ctx context.Context, plugin string, request *pluginpb.CodeGenerato
 		return err
 	}
 	cmd := exec.CommandContext(ctx, "go", "tool", plugin)
+	cmd.WaitDelay = time.Second
+	cmd.Dir = os.Getenv("COVE_MODULE_DIR") // where go.mod pins the plugins, when that is not here
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(input), os.Stderr
 	output, err := cmd.Output()
 	if err != nil {

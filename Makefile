@@ -1,0 +1,55 @@
+# Everything is built and tested with Go and make; see README.md.
+SHELL       := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export GOFLAGS := -buildvcs=false
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X github.com/covehq/cove.Version=$(VERSION)
+BUILD   := CGO_ENABLED=0 go build -trimpath
+
+.PHONY: help
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/cove, bin/cove-agent and bin/cove-runsc
+	@mkdir -p bin
+	$(BUILD) -ldflags='$(LDFLAGS)' -o bin/ ./cmd/cove ./cmd/cove-agent
+	$(BUILD) -ldflags='-s -w' -o bin/ ./cmd/cove-runsc
+
+.PHONY: run
+run: build ## Build, then fix a bug of a small Python project in a gVisor sandbox
+	PATH="$(CURDIR)/bin:$$PATH" examples/fixbug/fix.sh
+
+.PHONY: check
+check: lint ## Format, vet, staticcheck, house rules, drift, and unit tests with -race
+	go test -race -short ./...
+
+.PHONY: lint
+lint:
+	@unformatted="$$(gofmt -l $$(git ls-files '*.go'))"; \
+	if [ -n "$$unformatted" ]; then echo "gofmt wants: $$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+.PHONY: test
+test: build lint ## Every test that this machine can run; COVE_REQUIRE names runtimes that may not be skipped
+	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m ./...
+
+.PHONY: generate
+generate: ## Make anew what is generated: the protocol, the OpenAPI document
+	go generate ./...
+
+.PHONY: bench
+bench: build ## Measure speed and memory beside their floors; writes bench/results/
+	PATH="$(CURDIR)/bin:$$PATH" go run ./bench
+
+FUZZTIME ?= 10m
+.PHONY: fuzz
+fuzz: ## Fuzz what reads hostile bytes, FUZZTIME (10m) each
+	go test -run '^$$' -fuzz FuzzUnpack -fuzztime $(FUZZTIME) ./image
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin
