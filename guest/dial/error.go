@@ -12,57 +12,18 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/wire"
 )
 
-// kind is one row of the table between the wire's codes and ours.
-type kind struct {
-	connect connect.Code
-	status  int
-	code    cove.Code
-}
-
-// kinds maps Connect codes and HTTP statuses. The only thing that an agent authenticates
-// is the user to act as, so an unauthenticated call is one that named an unknown user.
-var kinds = []kind{
-	{connect.CodeInvalidArgument, http.StatusBadRequest, cove.Invalid},
-	{connect.CodeUnauthenticated, http.StatusUnauthorized, cove.Invalid},
-	{connect.CodePermissionDenied, http.StatusForbidden, cove.Forbidden},
-	{connect.CodeNotFound, http.StatusNotFound, cove.NotFound},
-	{connect.CodeAlreadyExists, http.StatusConflict, cove.Conflict},
-	{connect.CodeFailedPrecondition, http.StatusPreconditionFailed, cove.Conflict},
-	{connect.CodeAborted, 0, cove.Conflict},
-	{connect.CodeOutOfRange, http.StatusRequestedRangeNotSatisfiable, cove.Invalid},
-	{connect.CodeUnimplemented, http.StatusNotImplemented, cove.NotSupported},
-	{0, http.StatusNotAcceptable, cove.NotSupported},
-	{0, http.StatusUnsupportedMediaType, cove.NotSupported},
-	{0, http.StatusRequestEntityTooLarge, cove.TooLarge},
-	{connect.CodeResourceExhausted, http.StatusTooManyRequests, cove.Exhausted},
-	{connect.CodeUnavailable, http.StatusServiceUnavailable, cove.Unavailable},
-	{connect.CodeCanceled, http.StatusBadGateway, cove.Unavailable},
-	{connect.CodeDeadlineExceeded, http.StatusGatewayTimeout, cove.Timeout},
-	{0, http.StatusInsufficientStorage, cove.NoSpace},
-}
-
-func ofConnect(code connect.Code) cove.Code {
-	for _, k := range kinds {
-		if k.connect == code {
-			return k.code
-		}
+// own maps a code of the agent's to the caller's point of view: the only thing that an
+// agent authenticates is the user to act as, so that is a request that named an unknown
+// one.
+func own(code cove.Code) cove.Code {
+	if code == cove.Unauthenticated {
+		return cove.Invalid
 	}
-	return cove.Internal
+	return code
 }
-
-func ofStatus(status int) cove.Code {
-	for _, k := range kinds {
-		if k.status == status {
-			return k.code
-		}
-	}
-	return cove.Internal
-}
-
-// codeHeader names the cove.Code of an error where the wire's own code is too coarse.
-const codeHeader = "Cove-Code"
 
 // hints say what to do about an error of a kind, where the text does not.
 var hints = map[cove.Code]string{
@@ -82,8 +43,8 @@ func fail(ctx context.Context, op, id string, err error) error {
 		return cove.Wrap(err, op, id)
 	}
 	failed := &cove.Error{Code: cove.Unavailable, Op: op, ID: id, Err: err}
-	var wire *connect.Error
-	switch isWire := errors.As(err, &wire) && connect.IsWireError(err); {
+	var answer *connect.Error
+	switch isWire := errors.As(err, &answer) && connect.IsWireError(err); {
 	case ctx.Err() != nil:
 		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 			failed.Code = cove.Timeout
@@ -91,16 +52,13 @@ func fail(ctx context.Context, op, id string, err error) error {
 		failed.Err = ctx.Err()
 		return failed
 	case isWire:
-		failed.Code = ofConnect(wire.Code())
-		if wire.Meta().Get(codeHeader) == string(cove.NoSpace) {
-			failed.Code = cove.NoSpace
-		}
-		failed.Err = errors.New(printable(wire.Message()))
-	case errors.As(err, &wire) && wire.Code() == connect.CodeResourceExhausted:
+		failed.Code = own(wire.OfConnect(answer.Meta().Get(wire.CodeHeader), answer.Code()))
+		failed.Err = errors.New(printable(answer.Message()))
+	case errors.As(err, &answer) && answer.Code() == connect.CodeResourceExhausted:
 		failed.Code = cove.TooLarge
 		failed.Err = errors.New("the reply is larger than an agent may send")
-	case errors.As(err, &wire):
-		failed.Err = errors.New("the guest agent does not answer: " + printable(wire.Message()))
+	case errors.As(err, &answer):
+		failed.Err = errors.New("the guest agent does not answer: " + printable(answer.Message()))
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		failed.Err = errors.New("the guest agent broke off the stream")
 	}
@@ -121,7 +79,7 @@ func failStatus(op, id string, response *http.Response) error {
 	if message = printable(message); message == "" {
 		message = strings.ToLower(http.StatusText(response.StatusCode))
 	}
-	code := ofStatus(response.StatusCode)
+	code := own(wire.OfStatus(response.Header.Get(wire.CodeHeader), response.StatusCode))
 	return &cove.Error{Code: code, Op: op, ID: id, Err: errors.New(message), Hint: hints[code]}
 }
 

@@ -13,10 +13,8 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/wire"
 )
-
-// streamProtocol is what a connection is upgraded to when it becomes a raw stream.
-const streamProtocol = "cove-stream"
 
 // DialPort connects to a TCP port on the sandbox's loopback. A port on which nothing
 // listens is cove.Unavailable. The connection passes half-closes on, both ways.
@@ -60,7 +58,7 @@ func handshake(ctx context.Context, conn net.Conn, op, id string, query url.Valu
 		return nil, fail(ctx, op, id, err)
 	}
 	request.Header.Set("Connection", "Upgrade")
-	request.Header.Set("Upgrade", streamProtocol)
+	request.Header.Set("Upgrade", wire.StreamProtocol)
 	if err := request.Write(conn); err != nil {
 		return nil, fail(ctx, op, id, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/wire"
 )
 
 // ReadFile reads a file by GET /files. The range and condition headers in header are
@@ -42,10 +43,6 @@ func (c *Client) WriteFile(ctx context.Context, path, user string, r io.Reader, 
 	return written[0], nil
 }
 
-// resultTrailer follows an archive: "ok" when it is whole, else what went wrong. Its
-// absence is an error too, so that no cut archive passes for a whole one.
-const resultTrailer = "Cove-Result"
-
 // Archive returns a tar of a file, or of what is in a directory with names relative to it.
 func (c *Client) Archive(ctx context.Context, path, user string) (io.ReadCloser, error) {
 	response, err := c.transfer(ctx, "archive", path, user, http.MethodGet, "/cove/archive", nil, nil, nil)
@@ -68,8 +65,9 @@ func (r *archiveReader) Read(p []byte) (int, error) {
 	if err != io.EOF {
 		return n, err
 	}
-	switch result := r.response.Trailer.Get(resultTrailer); result {
-	case "ok":
+	// Its absence is an error too, so that no cut archive passes for a whole one.
+	switch result := r.response.Trailer.Get(wire.ResultTrailer); result {
+	case wire.ResultOK:
 		return n, io.EOF
 	case "":
 		err = errors.New("the guest agent broke off the archive")
