@@ -1,0 +1,340 @@
+package oci
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+func testDriver(t *testing.T, kind kind, cgroups cgroupTree) *Driver {
+	t.Helper()
+	dir := t.TempDir()
+	d, err := newDriver(Options{StateDir: filepath.Join(dir, "state"), DataDir: filepath.Join(dir, "data"), Agent: "/opt/agent"}, kind, "test", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cgroups.prefix = d.cgroups.prefix
+	d.cgroups = cgroups
+	return d
+}
+
+var (
+	cgroupV1 = cgroupTree{hierarchies: []hierarchy{{"/v1/cpu", []string{"cpu", "cpuacct"}}, {"/v1/memory", []string{"memory"}}, {"/v1/pids", []string{"pids"}}}}
+	cgroupV2 = cgroupTree{unified: true, hierarchies: []hierarchy{{"/v2", []string{"cpu", "memory", "pids"}}}}
+)
+
+func TestCgroupsAreFoundInEveryLayout(t *testing.T) {
+	for name, test := range map[string]struct {
+		mountinfo string
+		want      cgroupTree
+	}{
+		"v2 alone": {
+			"30 1 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
+			cgroupTree{unified: true, hierarchies: []hierarchy{{mount: "/sys/fs/cgroup"}}},
+		},
+		"v1, with an empty v2 beside it": {
+			"31 1 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n" +
+				"32 1 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n" +
+				"33 1 0:29 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n",
+			cgroupTree{hierarchies: []hierarchy{
+				{"/sys/fs/cgroup/cpu,cpuacct", []string{"rw", "cpu", "cpuacct"}}, {"/sys/fs/cgroup/memory", []string{"rw", "memory"}},
+			}},
+		},
+		"none":                     {"30 1 0:26 / / rw - ext4 /dev/vda rw\n", cgroupTree{unified: true}},
+		"lines that make no sense": {"30\n\n - \n- cgroup\n", cgroupTree{unified: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := parseCgroups(bufio.NewScanner(strings.NewReader(test.mountinfo)))
+			if len(got.hierarchies) == 0 {
+				got.hierarchies = nil
+			}
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(cgroupTree{}, hierarchy{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestOOMKillsAreCountedInBothVersions(t *testing.T) {
+	for name, test := range map[string]struct {
+		unified       bool
+		file, content string
+		want          int
+	}{
+		"v1":                {false, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", 2},
+		"v2":                {true, "memory.events", "low 0\nhigh 0\nmax 41\noom 1\noom_kill 1\noom_group_kill 1\n", 1},
+		"v2, no breach":     {true, "memory.events", "max 41\noom 0\noom_kill 0\n", 0},
+		"a group that left": {true, "other", "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mount := t.TempDir()
+			tree := cgroupTree{prefix: "cove/p", unified: test.unified, hierarchies: []hierarchy{{mount, []string{"memory"}}}}
+			dir := filepath.Join(mount, "cove/p/x")
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(dir, test.file), []byte(test.content), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := tree.oomKills("x"); got != test.want {
+				t.Errorf("got %d, want %d", got, test.want)
+			}
+			if got := tree.list(); !slices.Equal(got, []string{"x"}) {
+				t.Errorf("list: got %v, want x", got)
+			}
+		})
+	}
+}
+
+func configOf(t *testing.T, d *Driver, change func(*cove.Spec)) *specs.Spec {
+	t.Helper()
+	spec := cove.Spec{}.WithDefaults()
+	if change != nil {
+		change(&spec)
+	}
+	root := &image.Root{Dir: t.TempDir(), Binds: []image.Bind{{Source: "/usr", Target: "/usr"}}}
+	config, err := d.config("/bundle", "x", root, &spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return config
+}
+
+func TestTheBundleHoldsEveryControl(t *testing.T) {
+	for name, test := range map[string]struct {
+		kind    kind
+		cgroups cgroupTree
+	}{
+		"gvisor on v1": {kindGvisor, cgroupV1}, "gvisor on v2": {kindGvisor, cgroupV2},
+		"linux on v1": {kindLinux, cgroupV1}, "linux on v2": {kindLinux, cgroupV2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := testDriver(t, test.kind, test.cgroups)
+			config := configOf(t, d, nil)
+			var namespaces []string
+			for _, ns := range config.Linux.Namespaces {
+				if ns.Path != "" {
+					t.Errorf("namespace %s joins %s, want a new one", ns.Type, ns.Path)
+				}
+				namespaces = append(namespaces, string(ns.Type))
+			}
+			for _, want := range []string{"pid", "network", "ipc", "uts", "mount"} {
+				if !slices.Contains(namespaces, want) {
+					t.Errorf("namespaces: got %v, want %s", namespaces, want)
+				}
+			}
+			if !config.Process.NoNewPrivileges {
+				t.Error("no-new-privileges is not set")
+			}
+			for _, forbidden := range []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_MODULE", "CAP_DAC_READ_SEARCH", "CAP_BPF"} {
+				if slices.Contains(config.Process.Capabilities.Bounding, forbidden) {
+					t.Errorf("the agent may have %s", forbidden)
+				}
+			}
+			if len(config.Process.Capabilities.Inheritable)+len(config.Process.Capabilities.Ambient) > 0 {
+				t.Error("capabilities are inheritable: a command would have them")
+			}
+			if len(config.Annotations) > 0 {
+				t.Errorf("annotations: got %v, want none", config.Annotations)
+			}
+			resources := config.Linux.Resources
+			if *resources.CPU.Quota != 100_000 || *resources.CPU.Period != 100_000 {
+				t.Errorf("cpu: got %d of %d", *resources.CPU.Quota, *resources.CPU.Period)
+			}
+			memory, pids := int64(cove.DefaultMemory), int64(cove.DefaultPids+agentThreads)
+			if test.kind == kindGvisor {
+				memory, pids = memory+int64(sentryMemory), 4*cove.DefaultPids+128
+			}
+			if *resources.Memory.Limit != memory || resources.Pids.Limit != pids {
+				t.Errorf("got memory %d and pids %d, want %d and %d", *resources.Memory.Limit, resources.Pids.Limit, memory, pids)
+			}
+			if grouped := resources.Unified["memory.oom.group"] == "1"; grouped != (test.kind == kindLinux && test.cgroups.unified) {
+				t.Errorf("memory.oom.group: got %v", grouped)
+			}
+			if (config.Linux.Seccomp != nil) != (test.kind == kindLinux) {
+				t.Errorf("seccomp: got %v", config.Linux.Seccomp != nil)
+			}
+			for _, mount := range config.Mounts {
+				if mount.Type == "bind" && !slices.Contains(mount.Options, "ro") {
+					t.Errorf("%s is bound writable", mount.Destination)
+				}
+			}
+		})
+	}
+}
+
+func TestSeccompDoesNotOpenUpForTheAgent(t *testing.T) {
+	config := configOf(t, testDriver(t, kindLinux, cgroupV2), nil)
+	if config.Linux.Seccomp.DefaultAction != specs.ActErrno {
+		t.Errorf("default: got %s, want an error", config.Linux.Seccomp.DefaultAction)
+	}
+	for _, rule := range config.Linux.Seccomp.Syscalls {
+		if rule.Action != specs.ActAllow || len(rule.Args) > 0 {
+			continue
+		}
+		for _, name := range []string{"unshare", "mount", "bpf", "io_uring_setup", "keyctl", "setns", "init_module", "userfaultfd"} {
+			if slices.Contains(rule.Names, name) {
+				t.Errorf("%s is allowed", name)
+			}
+		}
+	}
+}
+
+func TestNothingOfTheCallerReachesTheHelpers(t *testing.T) {
+	d := testDriver(t, kindGvisor, cgroupV1)
+	config := configOf(t, d, func(s *cove.Spec) {
+		s.Env = map[string]string{"TOKEN": "s3cret", "LD_PRELOAD": "/x"}
+		s.Labels = map[string]string{"dev.gvisor.flag.host-uds=all": "x", "k": "s3cret"}
+		s.Name = "s3cret"
+	})
+	data, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []string{"s3cret", "LD_PRELOAD", "host-uds=all"} {
+		if strings.Contains(string(data), word) {
+			t.Errorf("the bundle holds %q", word)
+		}
+		if strings.Contains(strings.Join(append(d.globalFlags("x", &cove.Spec{}), helperEnv...), " "), word) {
+			t.Errorf("a helper is given %q", word)
+		}
+	}
+}
+
+func TestReadOnlyLeavesTmpAndWorkspace(t *testing.T) {
+	for _, kind := range []kind{kindGvisor, kindLinux} {
+		config := configOf(t, testDriver(t, kind, cgroupV1), func(s *cove.Spec) { s.ReadOnly = true })
+		if !config.Root.Readonly {
+			t.Error("the root is writable")
+		}
+		var writable []string
+		for _, mount := range config.Mounts {
+			if mount.Type == "tmpfs" && !slices.Contains(mount.Options, "ro") {
+				writable = append(writable, mount.Destination)
+			}
+		}
+		want := []string{"/.cove", "/dev", "/dev/shm", "/tmp", "/workspace"}
+		slices.Sort(writable)
+		if !slices.Equal(writable, want) {
+			t.Errorf("writable: got %v, want %v", writable, want)
+		}
+	}
+}
+
+func TestVariantsAreNamesOfProgramsAndNothingElse(t *testing.T) {
+	for name, test := range map[string]struct {
+		open    driver.Opener
+		variant string
+		ok      bool
+	}{
+		"gvisor":                     {Gvisor(Options{}), "", true},
+		"gvisor with a variant":      {Gvisor(Options{}), "kvm", false},
+		"runc":                       {Named(Options{}, "runc"), "", true},
+		"runc with a variant":        {Named(Options{}, "runc"), "x", false},
+		"another program":            {Any(Options{}), "youki", true},
+		"no program":                 {Any(Options{}), "", false},
+		"a path":                     {Any(Options{}), "../../bin/sh", false},
+		"a flag":                     {Any(Options{}), "-v", false},
+		"two words":                  {Any(Options{}), "a b", false},
+		"a runsc of unknown version": {Any(Options{}), "runsc", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := test.open(test.variant)
+			if (err == nil) != test.ok || err != nil && !errors.Is(err, cove.Invalid) {
+				t.Errorf("got %v, want ok %v, or invalid", err, test.ok)
+			}
+		})
+	}
+}
+
+func TestProbeSaysWhatToDo(t *testing.T) {
+	d, err := Any(Options{Agent: "/none"})("no-such-runtime")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = d.Probe(context.Background())
+	if !errors.Is(err, cove.Unavailable) || cove.HintOf(err) == "" {
+		t.Errorf("got %v with hint %q, want unavailable with a hint", err, cove.HintOf(err))
+	}
+}
+
+func TestHandlesOfOthersAreRefused(t *testing.T) {
+	d := testDriver(t, kindLinux, cgroupV1)
+	for name, test := range map[string]struct {
+		handle string
+		want   error
+	}{
+		"noise":             {"noise", cove.Invalid},
+		"another version":   {`{"v":99}`, cove.NotSupported},
+		"another boot":      {`{"v":1,"pid":1,"boot":"x"}`, cove.NotFound},
+		"a pid of long ago": {`{"v":1,"pid":1,"started":1,"boot":"` + bootID() + `"}`, cove.NotFound},
+		"no such process":   {`{"v":1,"pid":4194300,"started":1,"boot":"` + bootID() + `"}`, cove.NotFound},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := d.Attach(context.Background(), "x", []byte(test.handle)); !errors.Is(err, test.want) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+func TestRemoveTakesNothingOfAnotherSandbox(t *testing.T) {
+	d := testDriver(t, kindGvisor, cgroupTree{})
+	for _, name := range []string{"abc.state", "abc_sandbox:abc.state", "abc_sandbox:abc.lock", "runsc-abc.sock", "abcd.state", "runsc-abcd.sock", "null-netns"} {
+		if err := os.MkdirAll(d.root(), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(d.root(), name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []string
+	for _, path := range d.leftovers("abc") {
+		got = append(got, filepath.Base(path))
+	}
+	if want := []string{"abc.state", "abc_sandbox:abc.lock", "abc_sandbox:abc.state", "runsc-abc.sock"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	for _, id := range []string{"", "../x", "a/b", "A", strings.Repeat("a", 41)} {
+		if err := d.Remove(context.Background(), id); !errors.Is(err, cove.Invalid) {
+			t.Errorf("Remove(%q): got %v, want invalid", id, err)
+		}
+	}
+}
+
+func TestTheRuntimesLastWordIsFound(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	log := `{"level":"info","msg":"hello"}
+not json
+{"level":"error","msg":"the cause"}
+{"level":"warning","msg":"later noise"}
+`
+	if err := os.WriteFile(path, []byte(log), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := lastMessage(path); got != "the cause" {
+		t.Errorf("got %q, want the error", got)
+	}
+	if got := lastMessage(path + ".missing"); got != "" {
+		t.Errorf("got %q of no log", got)
+	}
+}
+
+func TestOverlayOptionsCantBeInjected(t *testing.T) {
+	if got, want := escapeOverlay(`/a,upperdir=/b:c\d`), `/a\,upperdir=/b\:c\\d`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
