@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/client"
+	"github.com/covehq/cove/internal/daemon"
+)
+
+// idleExit is how long a daemon that was started for a verb stays when nobody uses it.
+const idleExit = 5 * time.Minute
+
+// connect returns a client of the daemon: the one that --host names, else this user's
+// own, which it starts when nobody answers.
+func (p *program) connect(ctx context.Context) (*client.Client, error) {
+	if p.host != "" {
+		return client.New(client.Options{URL: p.host})
+	}
+	dirs, err := p.dirs()
+	if err != nil {
+		return nil, err
+	}
+	if err := dirs.Trust(); err != nil {
+		return nil, err
+	}
+	there, err := dirs.Answers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !there {
+		starter, err := p.starter(dirs)
+		if err != nil {
+			return nil, err
+		}
+		if err := starter.Start(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return client.New(client.Options{URL: dirs.URL()})
+}
+
+// running returns a client of the daemon if there is one, and nil otherwise. It starts
+// nothing.
+func (p *program) running(ctx context.Context) (*client.Client, error) {
+	if p.host != "" {
+		return client.New(client.Options{URL: p.host})
+	}
+	dirs, err := p.dirs()
+	if err != nil {
+		return nil, err
+	}
+	if err := dirs.Trust(); err != nil {
+		return nil, err
+	}
+	if there, err := dirs.Answers(ctx); !there || err != nil {
+		return nil, err
+	}
+	return client.New(client.Options{URL: dirs.URL()})
+}
+
+// starter starts this very program as the daemon.
+func (p *program) starter(dirs daemon.Dirs) (daemon.Starter, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return daemon.Starter{}, err
+	}
+	args := []string{
+		self, "serve", "--ready", "--idle-exit", idleExit.String(),
+		"--state-dir", dirs.State, "--data-dir", dirs.Data, "--log-file", dirs.Log(),
+	}
+	if p.config != "" {
+		args = append(args, "--config", p.config)
+	}
+	return daemon.Starter{Dirs: dirs, Args: args, Env: daemon.Environment(os.Environ())}, nil
+}
+
+// sandbox returns the sandbox that an argument names. A daemon is started for that as
+// well: sandboxes outlive the one that made them.
+func (p *program) sandbox(ctx context.Context, idOrName string) (*client.Sandbox, error) {
+	c, err := p.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := c.Get(ctx, idOrName)
+	if cove.CodeOf(err) == cove.NotFound && cove.HintOf(err) == "" {
+		return nil, &cove.Error{Code: cove.NotFound, Op: "find sandbox", ID: idOrName, Err: cove.NotFound, Hint: "see cove ls"}
+	}
+	return s, err
+}
+
+// untilSignal ends ctx at the signals that ask a program to end.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+}
+
+// verb makes the function of a command from one whose context ends at a signal.
+func verb(run func(ctx context.Context, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, stop := untilSignal(cmd.Context())
+		defer stop()
+		err := run(ctx, args)
+		if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+			return &statusError{status: exitSignal + int(syscall.SIGINT)}
+		}
+		return err
+	}
+}

@@ -1,0 +1,154 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/internal/daemon"
+)
+
+// ServeOptions is what the verb serve was asked to do.
+type ServeOptions struct {
+	Dirs           daemon.Dirs
+	DefaultRuntime string        // "": Cove's own default
+	MaxSandboxes   int           // 0: as many as fit
+	IdleExit       time.Duration // leave after this long without use; 0: never
+	Logger         *slog.Logger
+	Ready          func() error // to be called once requests are answered
+}
+
+// serveFlags are the flags of serve as they are given.
+type serveFlags struct {
+	idleExit       cove.Duration
+	defaultRuntime string
+	maxSandboxes   int
+	logFormat      logFormat
+	logLevel       slog.LevelVar
+	logFile        string
+	ready          bool
+}
+
+func (p *program) serveVerb() *cobra.Command {
+	o := serveFlags{logFormat: "text"}
+	cmd := &cobra.Command{
+		Use:   "serve [flags]",
+		Short: "Be the daemon",
+		Long: `Be the daemon that the other verbs speak to, on the socket cove.sock of the state
+directory, until SIGTERM. Sandboxes go on running without it, and the next one takes
+them over. The other verbs start it by themselves when none answers, with --idle-exit.
+
+Each flag may also be a variable of the environment, as COVE_IDLE_EXIT, or a key of
+cove.yaml, as idle_exit. A flag wins over a variable, and that over the file.
+
+With --json, writes its log as JSON.`,
+		Example: `  cove serve
+  cove serve --log-format json --default-runtime runc`,
+		Args: arguments(),
+		RunE: verb(func(ctx context.Context, _ []string) error { return p.serve(ctx, &o) }),
+	}
+	flags := cmd.Flags()
+	flags.Var(durationFlag(&o.idleExit), "idle-exit", "leave after this time without requests and sandboxes; default never")
+	flags.StringVar(&o.defaultRuntime, "default-runtime", "", "runtime of sandboxes that ask for none; default gvisor")
+	flags.Var(countFlag(&o.maxSandboxes), "max-sandboxes", "most sandboxes at a time; default as many as fit")
+	flags.Var(&o.logFormat, "log-format", "text or json")
+	flags.Var(levelFlag{&o.logLevel}, "log-level", "debug, info, warn or error")
+	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file, which is set aside at 8MiB; default standard error")
+	flags.BoolVar(&o.ready, "ready", false, "tell the program that started this one when requests are answered")
+	must(flags.MarkHidden("ready"))
+	must(cmd.RegisterFlagCompletionFunc("log-format", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+	must(cmd.RegisterFlagCompletionFunc("log-level", cobra.FixedCompletions([]string{"debug", "info", "warn", "error"}, cobra.ShellCompDirectiveNoFileComp)))
+	return cmd
+}
+
+func (p *program) serve(ctx context.Context, o *serveFlags) error {
+	if p.host != "" {
+		return usage("serve takes no --host", "unset COVE_URL too; --state-dir says where the socket is")
+	}
+	dirs, err := p.dirs()
+	if err != nil {
+		return err
+	}
+	if err := dirs.Prepare(); err != nil {
+		return err
+	}
+	ready := func() error { return nil }
+	if o.ready {
+		if ready, err = daemon.InheritReady(); err != nil {
+			return err
+		}
+	}
+	to := p.Stderr
+	if o.logFile != "" {
+		file, err := daemon.OpenLog(o.logFile, int(os.Stdout.Fd()), int(os.Stderr.Fd()))
+		if err != nil {
+			return err
+		}
+		defer file.Close()
+		to = file
+	}
+	idle := time.Duration(o.idleExit)
+	if o.idleExit == cove.Never {
+		idle = 0
+	}
+	return p.Serve(ctx, ServeOptions{
+		Dirs: dirs, DefaultRuntime: o.defaultRuntime, MaxSandboxes: o.maxSandboxes, IdleExit: idle,
+		Logger: slog.New(o.handler(to, p.json)), Ready: ready,
+	})
+}
+
+func (o *serveFlags) handler(to io.Writer, json bool) slog.Handler {
+	options := &slog.HandlerOptions{Level: &o.logLevel}
+	if json || o.logFormat == "json" {
+		return slog.NewJSONHandler(to, options)
+	}
+	return slog.NewTextHandler(to, options)
+}
+
+// logFormat is a flag: text or json.
+type logFormat string
+
+// Set implements pflag.Value.
+func (f *logFormat) Set(text string) error {
+	if text != "text" && text != "json" {
+		return fmt.Errorf("%s is neither text nor json", quote(text))
+	}
+	*f = logFormat(text)
+	return nil
+}
+
+// String implements pflag.Value.
+func (f *logFormat) String() string { return string(*f) }
+
+// Type implements pflag.Value.
+func (f *logFormat) Type() string { return "format" }
+
+// levelFlag is a flag: the least important messages that are logged.
+type levelFlag struct{ *slog.LevelVar }
+
+// Set implements pflag.Value.
+func (l levelFlag) Set(text string) error {
+	if l.UnmarshalText([]byte(text)) != nil {
+		return errors.New(quote(text) + " is none of debug, info, warn and error")
+	}
+	return nil
+}
+
+// String implements pflag.Value.
+func (l levelFlag) String() string {
+	if l.LevelVar == nil {
+		return ""
+	}
+	return strings.ToLower(l.Level().String())
+}
+
+// Type implements pflag.Value.
+func (l levelFlag) Type() string { return "level" }
