@@ -101,8 +101,8 @@ func (f *Files) Watch(ctx context.Context, path string, recursive bool) (*Watch,
 	return &Watch{events: events}, nil
 }
 
-// Archive returns a tar of a file, or of a directory with everything in it. The names in
-// it begin with the path's last element.
+// Archive returns a tar of a file under its own name, or of what is in a directory with
+// names relative to it.
 func (f *Files) Archive(ctx context.Context, path string) (io.ReadCloser, error) {
 	call := f.request("archive", http.MethodGet, "/archive", path)
 	call.accept = httpapi.TypeTar

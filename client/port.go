@@ -20,42 +20,31 @@ func (s *Sandbox) PortURL(port int) string {
 }
 
 // DialPort opens a TCP connection to a port on the loopback inside. It returns an error
-// that is cove.Unavailable when nothing listens there. The connection outlives ctx.
+// that is cove.Unavailable when nothing listens there. ctx bounds the dialling alone. The
+// connection has a method CloseWrite.
 func (s *Sandbox) DialPort(ctx context.Context, port int) (net.Conn, error) {
 	call := s.request("dial port", http.MethodGet, "/ports/"+strconv.Itoa(port))
 	call.header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {httpapi.UpgradeTCP}}
-	// The transport gives up an upgraded connection when the request's context ends.
-	dialing, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, cancel)
-	response, err := s.client.send(dialing, call)
-	if !stop() {
-		err = ctx.Err()
-		if response != nil {
-			response.Body.Close()
-		}
-	}
+	response, err := s.client.send(ctx, call)
 	if err != nil {
-		cancel()
 		return nil, cove.Wrap(err, call.op, s.ID)
 	}
 	stream, ok := response.Body.(io.ReadWriteCloser)
 	if response.StatusCode != http.StatusSwitchingProtocols || !ok {
 		response.Body.Close()
-		cancel()
 		return nil, cove.Errorf(cove.Unavailable, call.op, s.ID,
 			"the server did not switch to a raw connection, but answered "+response.Status,
 			"something between client and daemon does not pass upgrades; connect without it")
 	}
-	return &portConn{ReadWriteCloser: stream, cancel: cancel, port: port, id: s.ID}, nil
+	return &portConn{ReadWriteCloser: stream, port: port, id: s.ID}, nil
 }
 
 // portConn is an upgraded connection as a net.Conn. It has no deadlines: the HTTP client
 // does not hand out what is beneath.
 type portConn struct {
 	io.ReadWriteCloser
-	cancel context.CancelFunc
-	port   int
-	id     string
+	port int
+	id   string
 }
 
 type portAddr string
@@ -66,9 +55,12 @@ func (portAddr) Network() string { return "tcp" }
 // String returns sandbox:port.
 func (a portAddr) String() string { return string(a) }
 
-func (c *portConn) Close() error {
-	defer c.cancel()
-	return c.ReadWriteCloser.Close()
+// CloseWrite ends what is sent; what the other side still sends can be read.
+func (c *portConn) CloseWrite() error {
+	if half, ok := c.ReadWriteCloser.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return http.ErrNotSupported
 }
 
 func (c *portConn) LocalAddr() net.Addr  { return portAddr("client") }

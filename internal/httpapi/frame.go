@@ -48,14 +48,14 @@ func AppendOutput(b []byte, o *cove.Output) []byte {
 	}
 	payload, err := json.Marshal(o)
 	if err != nil { // an Output is plain data, so that only a NaN in DurationMS gets here
-		return AppendError(b, err)
+		return AppendError(b, Describe(err))
 	}
 	return AppendFrame(b, kind, o.Offset, payload)
 }
 
 // AppendError appends the frame of an error to b.
-func AppendError(b []byte, err error) []byte {
-	payload, err := json.Marshal(Describe(err))
+func AppendError(b []byte, body ErrorBody) []byte {
+	payload, err := json.Marshal(body)
 	if err != nil {
 		payload = []byte(`{"code":"internal","message":"internal error"}`)
 	}
