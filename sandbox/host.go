@@ -1,15 +1,18 @@
-// Package sandbox provides the in-process engine: Host owns the drivers and the store,
-// and makes, finds, ends and forgets sandboxes; Sandbox, Process, Files and Output are
-// the portable types that behave alike on every runtime.
+// Package sandbox provides the in-process engine: Host owns the drivers and the records,
+// and makes, finds, ends and forgets sandboxes; Sandbox, Process, Output and Files are
+// the portable types, which behave alike on every runtime.
 package sandbox
 
 import (
+	"cmp"
 	"context"
-	"io"
-	"iter"
+	"errors"
+	"fmt"
 	"log/slog"
-	"net"
-	"net/http"
+	stdruntime "runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covehq/cove"
@@ -17,134 +20,263 @@ import (
 	"github.com/covehq/cove/store"
 )
 
+// Options is what a Host is made of and what it may use. Store and Drivers are needed;
+// of the others the zero value works.
 type Options struct {
-	Store         store.Store
-	Drivers       map[string]driver.Opener
-	Default       string
-	Logger        *slog.Logger
-	MaxSandboxes  int
-	Retain        time.Duration
-	SweepInterval time.Duration
+	// Store has the records of this host alone. It stays the caller's to close, after
+	// the Host.
+	Store store.Store
+	// Drivers has the opener of each runtime family, by the name before the colon.
+	Drivers map[string]driver.Opener
+	// Default is the runtime of a spec without one; cove.DefaultRuntime if empty. It
+	// is never replaced by another one because it can't run here.
+	Default string
+	// Logger gets what operators need to know; slog.Default if nil.
+	Logger *slog.Logger
+
+	// MaxSandboxes bounds the living sandboxes; 1000 if zero.
+	MaxSandboxes int
+	// MaxBoots bounds the sandboxes that boot at the same time, the others wait; twice
+	// the processors and at least 4 if zero.
+	MaxBoots int
+	// CreateTimeout bounds one create; 5 minutes if zero.
 	CreateTimeout time.Duration
+	// Retain is how long an ended sandbox can still be inspected; 10 minutes if zero.
+	Retain time.Duration
+	// SweepInterval is the time between two searches for what nobody owns; 30 seconds
+	// if zero.
+	SweepInterval time.Duration
 }
-type Host struct{}
 
-func Open(ctx context.Context, o Options) (*Host, error) { return nil, cove.NotSupported }
-func (h *Host) Close(ctx context.Context) error          { return cove.NotSupported }
+// Host makes and keeps the sandboxes of one machine. Its methods may be called
+// concurrently. Their errors are *cove.Error.
+//
+// A Sandbox has one state at a time, and changes of it are linear: when a call that ends
+// a sandbox has returned, no later call of anyone finds it alive. Locks are taken in the
+// order Sandbox.saving, Host.mu, Sandbox.mu, and then those of leases and events.
+type Host struct {
+	store     store.Store
+	openers   map[string]driver.Opener
+	fallback  string // the runtime of a spec without one
+	log       *slog.Logger
+	most      int
+	retain    time.Duration
+	patience  time.Duration // for one create
+	sweepTime time.Duration
 
-type CreateOptions struct{ IdempotencyKey string }
+	events *events
+	leases *leases
+	boots  chan struct{} // holds a token for each sandbox that boots
+	living atomic.Int64
 
-func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sandbox, error) {
-	return nil, cove.NotSupported
+	ctx  context.Context // ends when the host closes
+	stop context.CancelCauseFunc
+
+	tasks sync.WaitGroup // grows under mu, while not closed
+
+	mu        sync.Mutex
+	closed    bool
+	runtimes  map[string]*runtime
+	sandboxes map[string]*Sandbox
+	names     map[string]*Sandbox // the living one of each name, else the last dead one
+	keys      map[string]*Sandbox // by idempotency key
+	removed   graveyard
+	unwritten map[string]struct{} // removed ids whose records could not be deleted yet
 }
+
+var errClosed = &cove.Error{
+	Code: cove.Unavailable,
+	Err:  errors.New("the host is closing"),
+	Hint: "try again when the daemon is back",
+}
+
+// Open returns the host of what is in the store. Sandboxes that ran under an earlier
+// host are attached before it returns; those that were half made are cleared; those that
+// are gone are failed, with cove.ReasonLost. A sandbox whose driver can't say keeps its
+// state, and attaching it is tried again. Leases are enforced from then on, and what the
+// drivers find that no record owns is removed in the background.
+func Open(ctx context.Context, o Options) (*Host, error) {
+	h, err := newHost(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.reconcile(ctx); err != nil {
+		return nil, errors.Join(cove.Wrap(err, "open host", ""), h.Close(context.WithoutCancel(ctx)))
+	}
+	h.spawn(func() { h.leases.run(h.ctx, h.lookAt) })
+	h.spawn(h.sweepUntilClosed)
+	return h, nil
+}
+
+func newHost(o Options) (*Host, error) {
+	if o.Store == nil || len(o.Drivers) == 0 {
+		return nil, cove.Errorf(cove.Invalid, "open host", "", "a host needs a store and a driver", "set Options.Store and Options.Drivers")
+	}
+	h := &Host{
+		store:     o.Store,
+		openers:   o.Drivers,
+		fallback:  cmp.Or(o.Default, cove.DefaultRuntime),
+		log:       cmp.Or(o.Logger, slog.Default()),
+		most:      cmp.Or(o.MaxSandboxes, 1000),
+		retain:    cmp.Or(o.Retain, 10*time.Minute),
+		patience:  cmp.Or(o.CreateTimeout, 5*time.Minute),
+		sweepTime: cmp.Or(o.SweepInterval, 30*time.Second),
+		events:    newEvents(),
+		leases:    newLeases(),
+		boots:     make(chan struct{}, cmp.Or(o.MaxBoots, max(4, 2*stdruntime.NumCPU()))),
+		runtimes:  make(map[string]*runtime),
+		sandboxes: make(map[string]*Sandbox),
+		names:     make(map[string]*Sandbox),
+		keys:      make(map[string]*Sandbox),
+		unwritten: make(map[string]struct{}),
+	}
+	h.ctx, h.stop = context.WithCancelCause(context.Background())
+	for _, name := range h.families() {
+		if opened, err := h.runtime(name); err == nil {
+			h.keep(opened)
+		}
+	}
+	return h, nil
+}
+
+// Close ends what the host does in the background and every call that is under way,
+// creates included, and returns when all of that has ended or ctx has. The sandboxes
+// keep running; the next host on the store attaches them. A second call succeeds.
+func (h *Host) Close(ctx context.Context) error {
+	h.mu.Lock()
+	h.closed = true
+	h.mu.Unlock()
+	h.stop(errClosed)
+	h.events.close()
+
+	done := make(chan struct{})
+	go func() {
+		h.tasks.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return cove.Wrap(fmt.Errorf("work is still going on: %w", ctx.Err()), "close host", "")
+	}
+	for _, s := range h.all() {
+		s.hangUp()
+	}
+	return nil
+}
+
+// spawn runs task in a goroutine that Close waits for. It returns false, without running
+// it, when the host is closed.
+func (h *Host) spawn(task func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
+	h.tasks.Go(task)
+	return true
+}
+
+// enter makes Close wait for the caller, who calls h.tasks.Done. It returns false when
+// the host is closed.
+func (h *Host) enter() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return false
+	}
+	h.tasks.Add(1)
+	return true
+}
+
+// Sandbox returns the sandbox with that id or name, also one that has ended and is still
+// retained. The error is cove.Gone for the id of one that was removed as long as the host
+// remembers it, else cove.NotFound.
 func (h *Host) Sandbox(ctx context.Context, idOrName string) (*Sandbox, error) {
-	return nil, cove.NotSupported
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.sandboxes[idOrName]; s != nil {
+		return s, nil
+	}
+	if why, ok := h.removed.find(idOrName); ok {
+		return nil, cove.Wrap(why, "find sandbox", idOrName)
+	}
+	if s := h.names[idOrName]; s != nil {
+		return s, nil
+	}
+	return nil, cove.Errorf(cove.NotFound, "find sandbox", plain(quote(idOrName)),
+		"there is no such sandbox", "see the list of sandboxes for the ids and names there are")
 }
 
+// Filter selects sandboxes. The zero value selects all.
 type Filter struct {
-	Labels map[string]string
-	State  cove.State
+	Labels map[string]string // it has all of these
+	State  cove.State        // it is in this state
 }
 
+func (f Filter) matches(r store.Record) bool {
+	for key, value := range f.Labels {
+		if got, ok := r.Spec.Labels[key]; !ok || got != value {
+			return false
+		}
+	}
+	return f.State == "" || f.State == r.State
+}
+
+// List returns the sandboxes that the filter selects, oldest first; those that have ended
+// are among them for as long as they are retained.
 func (h *Host) List(ctx context.Context, f Filter) ([]cove.Sandbox, error) {
-	return nil, cove.NotSupported
-}
-func (h *Host) Runtimes(ctx context.Context) []cove.Runtime { return nil }
-
-// FromNow, as the after of Subscribe, replays nothing.
-const FromNow = ^uint64(0)
-
-func (h *Host) Subscribe(ctx context.Context, after uint64) iter.Seq2[cove.Event, error] { return nil }
-func (h *Host) Len() int                                                                 { return 0 }
-
-type Sandbox struct{}
-
-func (s *Sandbox) ID() string         { return "" }
-func (s *Sandbox) View() cove.Sandbox { return cove.Sandbox{} }
-func (s *Sandbox) Update(ctx context.Context, u cove.SandboxUpdate) (cove.Sandbox, error) {
-	return cove.Sandbox{}, cove.NotSupported
-}
-func (s *Sandbox) Destroy(ctx context.Context) error { return cove.NotSupported }
-func (s *Sandbox) Exec(ctx context.Context, r cove.ExecRequest) (cove.ExecResult, error) {
-	return cove.ExecResult{}, cove.NotSupported
+	views := []cove.Sandbox{}
+	for _, s := range h.all() {
+		if r := s.snapshot(); f.matches(r) {
+			views = append(views, r.View())
+		}
+	}
+	slices.SortFunc(views, func(a, b cove.Sandbox) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return views, nil
 }
 
-// StartOptions: Unique refuses a Tag that a running process has, with cove.Conflict.
-type StartOptions struct{ Unique bool }
-
-func (s *Sandbox) Start(ctx context.Context, r cove.ProcessRequest, o StartOptions) (*Process, error) {
-	return nil, cove.NotSupported
+// all returns the sandboxes that the host knows, in any order.
+func (h *Host) all() []*Sandbox {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := make([]*Sandbox, 0, len(h.sandboxes))
+	for _, s := range h.sandboxes {
+		all = append(all, s)
+	}
+	return all
 }
 
-// Run: Timeout 0 means the spec's timeout, as in Exec.
-func (s *Sandbox) Run(ctx context.Context, r cove.ProcessRequest, stdin io.Reader) (*Output, error) {
-	return nil, cove.NotSupported
-}
-func (s *Sandbox) Processes(ctx context.Context) ([]cove.Process, error) {
-	return nil, cove.NotSupported
-}
-func (s *Sandbox) Process(pid int) *Process { return nil }
+// Len returns how many sandboxes live: those that run, and those that are being made.
+func (h *Host) Len() int { return int(h.living.Load()) }
 
-// DialPort's conn has CloseWrite.
-func (s *Sandbox) DialPort(ctx context.Context, port int) (net.Conn, error) {
-	return nil, cove.NotSupported
-}
-func (s *Sandbox) Files() *Files { return nil }
-
-type Process struct{}
-
-func (p *Process) PID() int { return 0 }
-func (p *Process) Info(ctx context.Context) (cove.Process, error) {
-	return cove.Process{}, cove.NotSupported
-}
-func (p *Process) Follow(ctx context.Context, from cove.Offsets, noFollow bool) (*Output, error) {
-	return nil, cove.NotSupported
-}
-func (p *Process) Write(ctx context.Context, r io.Reader) error          { return cove.NotSupported }
-func (p *Process) CloseStdin(ctx context.Context) error                  { return cove.NotSupported }
-func (p *Process) Signal(ctx context.Context, name string) error         { return cove.NotSupported }
-func (p *Process) Kill(ctx context.Context) error                        { return cove.NotSupported }
-func (p *Process) Resize(ctx context.Context, s cove.TerminalSize) error { return cove.NotSupported }
-
-type Output struct{}
-
-func (o *Output) PID() int                   { return 0 }
-func (o *Output) Next() (cove.Output, error) { return cove.Output{}, cove.NotSupported }
-func (o *Output) Close() error               { return cove.NotSupported }
-
-// Files; user "" is the sandbox's; a relative path is below its workdir.
-type Files struct{}
-
-func (f *Files) Stat(ctx context.Context, path, user string) (cove.FileInfo, error) {
-	return cove.FileInfo{}, cove.NotSupported
-}
-func (f *Files) List(ctx context.Context, path string, depth int, user string) ([]cove.FileInfo, error) {
-	return nil, cove.NotSupported
-}
-func (f *Files) MakeDir(ctx context.Context, path, user string) (cove.FileInfo, error) {
-	return cove.FileInfo{}, cove.NotSupported
-}
-func (f *Files) Move(ctx context.Context, from, to, user string) (cove.FileInfo, error) {
-	return cove.FileInfo{}, cove.NotSupported
-}
-func (f *Files) Remove(ctx context.Context, path, user string) error { return cove.NotSupported }
-func (f *Files) Watch(ctx context.Context, path string, recursive bool, user string) (*Watch, error) {
-	return nil, cove.NotSupported
-}
-func (f *Files) Read(ctx context.Context, path, user string, header http.Header) (*http.Response, error) {
-	return nil, cove.NotSupported
-}
-func (f *Files) Write(ctx context.Context, path, user string, r io.Reader, mode *uint32) (cove.FileInfo, error) {
-	return cove.FileInfo{}, cove.NotSupported
-}
-func (f *Files) Archive(ctx context.Context, path, user string) (io.ReadCloser, error) {
-	return nil, cove.NotSupported
-}
-func (f *Files) Extract(ctx context.Context, path, user string, r io.Reader) error {
-	return cove.NotSupported
+// graveyard remembers why the last removed sandboxes are gone.
+type graveyard struct {
+	why   map[string]*cove.Error
+	order []string // a ring once it is full
+	next  int
 }
 
-type Watch struct{}
+// graves is how many removed sandboxes are remembered, at about 200 bytes each.
+const graves = 4096
 
-func (w *Watch) Next() (cove.FileEvent, error) { return cove.FileEvent{}, cove.NotSupported }
-func (w *Watch) Close() error                  { return cove.NotSupported }
+func (g *graveyard) bury(id string, why *cove.Error) {
+	if g.why == nil {
+		g.why = make(map[string]*cove.Error)
+	}
+	g.why[id] = why
+	if len(g.order) < graves {
+		g.order = append(g.order, id)
+		return
+	}
+	delete(g.why, g.order[g.next])
+	g.order[g.next] = id
+	g.next = (g.next + 1) % graves
+}
+
+func (g *graveyard) find(id string) (*cove.Error, bool) {
+	why, ok := g.why[id]
+	return why, ok
+}

@@ -1,0 +1,374 @@
+package sandbox
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+	"time"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/store"
+)
+
+// initTimeout bounds the first exchange with a guest that has said it is ready.
+const initTimeout = 30 * time.Second
+
+// CreateOptions is how to create, beside what. The zero value works.
+type CreateOptions struct {
+	// IdempotencyKey makes a repetition safe: as long as the host has the sandbox that
+	// an earlier Create with this key made, that one is returned. It is at most 255
+	// bytes without control characters. With another spec the key is cove.Conflict.
+	IdempotencyKey string
+}
+
+// Create makes a sandbox and returns it when it runs. Everything that is wrong with the
+// spec, for this host too, is in one error: cove.Invalid, or cove.NotSupported where only
+// the runtime is in the way. Other errors are cove.Unavailable for a runtime that can't
+// run here, cove.Conflict for a name that a living sandbox has, and cove.Exhausted at the
+// limit of sandboxes.
+//
+// On error, also when ctx ends, nothing of the sandbox is left.
+func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sandbox, error) {
+	if !h.enter() {
+		return nil, cove.Wrap(errClosed, "create", "")
+	}
+	defer h.tasks.Done()
+	spec.Runtime = cmp.Or(spec.Runtime, h.fallback)
+	spec = spec.WithDefaults()
+	s, err := h.create(ctx, &spec, o.IdempotencyKey)
+	if err != nil {
+		return nil, h.wrap(err, "create", "")
+	}
+	return s, nil
+}
+
+func (h *Host) create(ctx context.Context, spec *cove.Spec, key string) (*Sandbox, error) {
+	var p problems
+	checkSpec(&p, spec)
+	if len(key) > 255 || !printable(key) {
+		p.invalid("use a short random text as idempotency key", "the idempotency key has more than 255 bytes or control characters")
+	}
+	print := ""
+	if p.code != cove.Invalid { // what is valid can be written as JSON
+		var err error
+		if print, err = fingerprint(spec); err != nil {
+			return nil, err
+		}
+	}
+	for {
+		if earlier := h.byKey(key); earlier != nil && print != "" {
+			s, err := earlier.repeat(ctx, print)
+			if errors.Is(err, errRetry) {
+				continue
+			}
+			return s, err
+		}
+		order, err := h.admit(ctx, spec, p)
+		if err != nil {
+			return nil, err
+		}
+		order.IdempotencyKey, order.Fingerprint = key, print
+		s, err := h.reserve(order)
+		if errors.Is(err, errRetry) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := s.boot(ctx); err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+}
+
+// errRetry says that a request with the same idempotency key has come or gone meanwhile.
+var errRetry = errors.New("the idempotency key has changed hands")
+
+// fingerprint identifies a complete spec.
+func fingerprint(spec *cove.Spec) (string, error) {
+	text, err := json.Marshal(spec)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// byKey returns the sandbox that a create with this idempotency key made or makes.
+func (h *Host) byKey(key string) *Sandbox {
+	if key == "" {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.keys[key]
+}
+
+// repeat returns s to a second create with its idempotency key, once s has come up. It
+// fails as the first one did, but with errRetry where that was only given up by its
+// caller.
+func (s *Sandbox) repeat(ctx context.Context, print string) (*Sandbox, error) {
+	if s.print != print {
+		return nil, &cove.Error{
+			Code: cove.Conflict, ID: s.id,
+			Err:  fmt.Errorf("the idempotency key was used for sandbox %s with another spec", s.id),
+			Hint: "use a new key for a new request",
+		}
+	}
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	switch {
+	case s.fate == nil:
+		return s, nil
+	case errors.Is(s.fate, context.Canceled), errors.Is(s.fate, context.DeadlineExceeded):
+		return nil, errRetry
+	}
+	return nil, s.fate
+}
+
+// order is a record of a sandbox to be, and the runtime to make it.
+type order struct {
+	store.Record
+	on *runtime
+}
+
+// admit returns the order for a spec, or what is wrong with it: the problems found so
+// far, and those with the runtime on this host.
+func (h *Host) admit(ctx context.Context, spec *cove.Spec, p problems) (*order, error) {
+	if !runtimePattern.MatchString(spec.Runtime) {
+		return nil, p.err("create")
+	}
+	on, err := h.runtime(spec.Runtime)
+	if cove.CodeOf(err) == cove.Invalid {
+		p.invalid(cove.HintOf(err), "%s", reason(err))
+		return nil, p.err("create")
+	}
+	if err != nil {
+		return nil, err
+	}
+	info, err := on.probe(ctx, always)
+	if err != nil && p.code != "" {
+		return nil, p.err("create") // it would fail on a host that has the runtime, too
+	}
+	if err != nil {
+		return nil, err
+	}
+	checkRuntime(&p, spec, info)
+	if err := p.err("create"); err != nil {
+		return nil, err
+	}
+	return &order{on: h.keep(on), Record: store.Record{
+		Spec: *spec, State: cove.StateCreating, Isolation: info.Isolation, Controls: controls(info), Acquired: cove.AcquiredCold,
+	}}, nil
+}
+
+// reserve gives an order its id, its name and its place, which it keeps until forget.
+func (h *Host) reserve(o *order) (*Sandbox, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o.IdempotencyKey != "" && h.keys[o.IdempotencyKey] != nil {
+		return nil, errRetry
+	}
+	if holder := h.names[o.Spec.Name]; holder != nil && !holder.snapshot().Ended() {
+		return nil, &cove.Error{
+			Code: cove.Conflict, ID: o.Spec.Name,
+			Err:  fmt.Errorf("the name %s belongs to sandbox %s", o.Spec.Name, holder.id),
+			Hint: "choose another name, or remove that sandbox",
+		}
+	}
+	if h.living.Load() >= int64(h.most) {
+		return nil, &cove.Error{
+			Code: cove.Exhausted,
+			Err:  fmt.Errorf("there are %d sandboxes, as many as this host may have", h.most),
+			Hint: "remove sandboxes that are not needed, or raise the host's limit",
+		}
+	}
+	o.ID = newID()
+	o.CreatedAt = time.Now().UTC().Truncate(time.Microsecond)
+	s := newSandbox(h, o.Record, o.on)
+	h.living.Add(1)
+	h.enlist(s)
+	h.events.publish(cove.EventCreating, s.record)
+	return s, nil
+}
+
+// enlist makes s known by its id, name and key. The caller holds mu.
+func (h *Host) enlist(s *Sandbox) {
+	h.sandboxes[s.id] = s
+	if s.name != "" {
+		h.names[s.name] = s
+	}
+	if s.key != "" {
+		h.keys[s.key] = s
+	}
+}
+
+// newID returns 20 of a-z and 2-7, beginning with a letter: 99 bits of chance.
+func newID() string {
+	for {
+		if id := strings.ToLower(rand.Text()[:20]); id[0] >= 'a' {
+			return id
+		}
+	}
+}
+
+// boot makes the sandbox that s has reserved. On error nothing of it is left.
+func (s *Sandbox) boot(ctx context.Context) error {
+	err := s.make(ctx)
+	if err != nil {
+		s.undo(err)
+	}
+	s.fate = err
+	close(s.ready)
+	return err
+}
+
+// make takes a sandbox from creating to running, within the host's time for that and for
+// as long as nobody ends it.
+func (s *Sandbox) make(ctx context.Context) error {
+	h := s.host
+	overdue := &cove.Error{
+		Code: cove.Timeout, ID: s.id, Err: fmt.Errorf("the sandbox did not come up within %v", h.patience),
+		Hint: "try again when the machine is less busy, or run cove doctor",
+	}
+	ctx, stop := context.WithTimeoutCause(ctx, h.patience, overdue)
+	defer stop()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(s.life, func() { cancel(context.Cause(s.life)) })()
+
+	err := s.steps(ctx)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if cove.CodeOf(err) == cove.Unavailable {
+		s.runtime.forget() // what it said about the host may not hold any more
+	}
+	return err
+}
+
+func (s *Sandbox) steps(ctx context.Context) error {
+	h := s.host
+	if err := h.store.Put(ctx, s.snapshot()); err != nil {
+		return err
+	}
+	select {
+	case h.boots <- struct{}{}:
+		defer func() { <-h.boots }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	s.touched = true
+	spec := s.record.Spec
+	s.mu.Unlock()
+	spec.Env, spec.Labels = maps.Clone(spec.Env), maps.Clone(spec.Labels)
+
+	started := time.Now()
+	machine, err := s.runtime.driver.Create(ctx, s.id, &spec)
+	if err != nil {
+		return err
+	}
+	client := dial.New(machine.Dial)
+	s.mu.Lock()
+	s.machine, s.client = machine, client
+	s.record.Handle = machine.Handle() // should it have to be cleared by a later host
+	s.mu.Unlock()
+
+	initCtx, cancel := context.WithTimeout(ctx, initTimeout)
+	defer cancel()
+	if err := client.Init(initCtx, dial.Init{Env: spec.Env, User: spec.User, Workdir: spec.Workdir}); err != nil {
+		return err
+	}
+	if err := s.running(ctx); err != nil {
+		return err
+	}
+	if !h.spawn(s.watch) {
+		return errClosed
+	}
+	h.log.Info("sandbox runs", "id", s.id, "name", s.name, "runtime", spec.Runtime, "boot", time.Since(started))
+	return nil
+}
+
+// running writes down that the sandbox runs, and then makes it so.
+func (s *Sandbox) running(ctx context.Context) error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	r := s.snapshot()
+	r.State, r.ExpiresAt = cove.StateRunning, deadline(r.Spec.TTL)
+	if err := s.host.store.Put(ctx, r); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.record.Ended() {
+		return context.Cause(s.life)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.record, s.lastUse = r, time.Now()
+	s.scheduleLocked()
+	s.host.events.publish(cove.EventRunning, r)
+	return nil
+}
+
+// undo clears and forgets a sandbox that failed to come up. What can't be cleared now is
+// left to the sweep.
+func (s *Sandbox) undo(err error) {
+	h := s.host
+	h.mu.Lock()
+	if h.keys[s.key] == s {
+		delete(h.keys, s.key) // a repetition may try anew at once
+	}
+	h.mu.Unlock()
+	s.end(cove.StateFailed, cove.ReasonCreate, plain(reason(err)))
+	ctx := context.WithoutCancel(h.ctx)
+	if err := s.clear(ctx); err != nil {
+		h.log.Error("clearing a sandbox that did not come up, will try again", "id", s.id, "err", errors.Join(err, s.save(ctx)))
+		return
+	}
+	h.forget(s)
+}
+
+// watch ends the sandbox when its machine does. It returns when the sandbox has ended in
+// whatever way, or the host is closed.
+func (s *Sandbox) watch() {
+	s.mu.Lock()
+	machine := s.machine
+	s.mu.Unlock()
+	for machine != nil {
+		exit, err := machine.Wait(s.life)
+		if s.life.Err() != nil {
+			return
+		}
+		if err == nil {
+			message := plain(exit.Message)
+			if exit.Reason == cove.ReasonOOM {
+				message = "" // the host words that, with the limit
+			}
+			if s.end(cove.StateFailed, exit.Reason, message) {
+				s.host.bury(s)
+			}
+			return
+		}
+		s.host.log.Error("waiting for the end of a sandbox", "id", s.id, "err", err)
+		select {
+		case <-time.After(time.Second):
+		case <-s.life.Done():
+			return
+		}
+	}
+}
