@@ -167,22 +167,20 @@ func (d *Driver) probe(ctx context.Context) (driver.Info, error) {
 	return d.info(version), nil
 }
 
-// The least with which a sandbox starts, measured: below, gVisor's kernel dies at boot
-// without a word, and the agent has no room for one command.
-var (
-	floorGvisor = cove.Limits{CPUs: 0.01, Memory: 32 * cove.MiB, Pids: 8, Disk: 1 * cove.MiB}
-	floorLinux  = cove.Limits{CPUs: 0.01, Memory: 32 * cove.MiB, Pids: 8, Disk: 8 * cove.MiB}
-)
+// The least with which a sandbox is of use, measured: with less memory the agent has no
+// room for a command, with less CPU the boot alone takes many seconds, and a smaller disk
+// can't be formatted.
+var floor = cove.Limits{CPUs: 0.05, Memory: 32 * cove.MiB, Pids: 4, Disk: cove.MiB}
 
 // info declares what the runtime is and enforces. What a hierarchy that is not mounted
 // would enforce is declared unsupported.
 func (d *Driver) info(version string) driver.Info {
-	info := driver.Info{Isolation: cove.IsolationSharedKernel, Version: version, Floor: floorLinux, Controls: map[cove.Control]cove.Enforcement{}}
+	info := driver.Info{Isolation: cove.IsolationSharedKernel, Version: version, Floor: floor, Controls: map[cove.Control]cove.Enforcement{}}
 	for _, control := range cove.Controls {
 		info.Controls[control] = cove.Enforced
 	}
 	if d.kind == kindGvisor {
-		info.Isolation, info.Floor = cove.IsolationUserspaceKernel, floorGvisor
+		info.Isolation = cove.IsolationUserspaceKernel
 	} else if !d.disks.available() {
 		info.Controls[cove.ControlDisk] = cove.Degraded // in memory, and so within the memory limit
 	}
