@@ -64,11 +64,12 @@ Cove failed to run it; else 1 for an error and 2 for a mistake in the command li
 		Example: `  cove run -- python3 -c 'print(6*7)'
   cat data.csv | cove run --memory 1g -- sort -u > sorted.csv
   id=$(cove create) && cove cp ./project $id:/workspace && cove exec -it $id -- bash`,
-		Args:              p.verbIsKnown,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error { return p.configure(cmd.Flags()) },
-		SilenceErrors:     true,
-		SilenceUsage:      true,
+		Args:                       p.verbIsKnown,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE:          func(cmd *cobra.Command, _ []string) error { return p.configure(cmd.Flags()) },
+		SuggestionsMinimumDistance: 2,
+		SilenceErrors:              true,
+		SilenceUsage:               true,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.host, "host", "", "daemon to talk to, as unix:///path or http://host:port (COVE_URL); default this user's own, started when needed")

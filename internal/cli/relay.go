@@ -54,9 +54,13 @@ func newRelay(ctx context.Context) *relay {
 
 func (r *relay) close() {
 	signal.Stop(r.signals)
-	r.cancel()
 	close(r.done)
 	r.group.Wait()
+	r.stop()
+}
+
+func (r *relay) stop() {
+	r.cancel()
 	if r.timer != nil {
 		r.timer.Stop()
 	}

@@ -52,17 +52,19 @@ func (a *Activity) WaitIdle(ctx context.Context, limit time.Duration, busy func(
 	a.touch()
 	look := time.NewTicker(min(max(limit/10, 20*time.Millisecond), 5*time.Second))
 	defer look.Stop()
-	for {
+	for wasBusy := false; ; {
 		select {
 		case <-ctx.Done():
 			return false
 		case <-look.C:
 		}
-		if busy() {
+		isBusy := busy()
+		if isBusy || wasBusy { // it may have ended only just now
 			a.touch()
 		} else if a.leave(limit) {
 			return true
 		}
+		wasBusy = isBusy
 	}
 }
 

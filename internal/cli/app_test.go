@@ -1,0 +1,192 @@
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// start runs the program as somebody would who has no daemon, and wants none.
+func start(t *testing.T, args ...string) (status int, stdout, stderr string) {
+	t.Helper()
+	t.Setenv("COVE_STATE_DIR", filepath.Join(t.TempDir(), "state"))
+	t.Setenv("COVE_DATA_DIR", filepath.Join(t.TempDir(), "data"))
+	t.Setenv("COVE_CONFIG", filepath.Join(t.TempDir(), "cove.yaml"))
+	if err := os.WriteFile(os.Getenv("COVE_CONFIG"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, err bytes.Buffer
+	status = App{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &err}.Run(t.Context(), args)
+	return status, out.String(), err.String()
+}
+
+func TestMistakesInTheCommandLine(t *testing.T) {
+	tests := map[string]struct {
+		args string
+		want string
+	}{
+		"an unknown verb":                        {"rnu", "unknown verb rnu\nhint: did you mean cove run?"},
+		"a verb that resembles none":             {"frobnicate", "unknown verb frobnicate\nhint: run cove --help"},
+		"an unknown flag":                        {"run --privileged -- true", "unknown flag --privileged\nhint: run cove run --help"},
+		"an unknown short flag":                  {"ls -z", "unknown flag -z"},
+		"a bad size":                             {"create --memory 12x", `--memory: size "12x" has an unknown unit`},
+		"no processors":                          {"run --cpus 0 -- true", "--cpus: 0 must be more than 0"},
+		"no command for run":                     {"run --name x", "missing command\nhint: write it after --"},
+		"no sandbox for exec":                    {"exec", "missing ID"},
+		"no command for exec":                    {"exec box", "missing command"},
+		"detached and interactive":               {"exec -d -i box -- sh", "-d excludes -i and -t"},
+		"too few arguments":                      {"cp x", "missing DESTINATION\nhint: as in: cove cp ./project build:/workspace"},
+		"too many arguments":                     {"inspect a b", "unexpected argument b"},
+		"nothing to remove":                      {"rm", "missing ID…"},
+		"everything and something to remove":     {"rm --all x", "--all and ids exclude each other"},
+		"a copy within this machine":             {"cp a b", "neither side is in a sandbox"},
+		"a copy between sandboxes":               {"cp a:/x b:/y", "both sides are in sandboxes"},
+		"a copy from no sandbox":                 {"cp :/x y", ":/x names no sandbox"},
+		"a copy without a path":                  {"cp a: y", "a: has no path"},
+		"a pid that is none":                     {"logs box main", "pid main is not a number"},
+		"a log format that is none":              {"serve --log-format xml", "--log-format: xml is neither text nor json"},
+		"a log level that is none":               {"serve --log-level loud", "--log-level: loud is none of"},
+		"a daemon that is told to be elsewhere":  {"serve --host unix:///x", "serve takes no --host"},
+		"a daemon that says ready to nobody":     {"serve --ready --log-file /dev/null/x", "descriptor 3 is not a pipe"},
+		"an argument for a verb that takes none": {"version now", "unexpected argument now"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			status, stdout, stderr := start(t, strings.Fields(test.args)...)
+			if status != exitUsage && name != "a daemon that says ready to nobody" {
+				t.Errorf("status = %d, want %d", status, exitUsage)
+			}
+			if !strings.HasPrefix(stderr, "cove: ") || !strings.Contains(stderr, test.want) {
+				t.Errorf("got\n%s\nwant\n%s", stderr, test.want)
+			}
+			if stdout != "" {
+				t.Errorf("stdout = %q, want nothing", stdout)
+			}
+		})
+	}
+}
+
+func TestErrorsInJSONAreThoseOfTheAPI(t *testing.T) {
+	status, _, stderr := start(t, "create", "--json", "--host", "ftp://x")
+	if status != exitError {
+		t.Errorf("status = %d, want %d", status, exitError)
+	}
+	var body struct {
+		Error struct{ Code, Message, Hint string }
+	}
+	if err := json.Unmarshal([]byte(stderr), &body); err != nil {
+		t.Fatalf("%v in %q", err, stderr)
+	}
+	if body.Error.Code != "invalid" || body.Error.Message == "" || body.Error.Hint == "" {
+		t.Errorf("got %+v", body.Error)
+	}
+}
+
+func TestEveryVerbSaysWhatItDoesAndShowsAnExample(t *testing.T) {
+	var walk func(cmd *cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		if cmd.Short == "" || cmd.Example == "" || !strings.Contains(cmd.Example, cmd.CommandPath()) {
+			t.Errorf("%s: Short %q, Example %q", cmd.CommandPath(), cmd.Short, cmd.Example)
+		}
+		for _, verb := range cmd.Commands() {
+			walk(verb)
+		}
+		status, stdout, _ := start(t, append(strings.Fields(cmd.CommandPath())[1:], "--help")...)
+		if status != 0 || !strings.Contains(stdout, "Examples:") || !strings.Contains(stdout, "--json") {
+			t.Errorf("%s --help: status %d\n%s", cmd.CommandPath(), status, stdout)
+		}
+	}
+	walk(new(program).root())
+}
+
+func TestRunAndCreateTakeTheSameSpec(t *testing.T) {
+	root := new(program).root()
+	run, _, _ := root.Find([]string{"run"})
+	create, _, _ := root.Find([]string{"create"})
+	create.LocalFlags().VisitAll(func(flag *pflag.Flag) {
+		if other := run.LocalFlags().Lookup(flag.Name); other == nil || other.Usage != flag.Usage {
+			t.Errorf("create has --%s, and run not the same", flag.Name)
+		}
+	})
+}
+
+func TestSettingsComeFromFlagsThenVariablesThenTheFile(t *testing.T) {
+	tests := map[string]struct {
+		args, env, file string
+		want, err       string
+	}{
+		"the default":                  {want: "text"},
+		"the file":                     {file: "log_format: json", want: "json"},
+		"a variable wins over a file":  {file: "log_format: json", env: "text", want: "text"},
+		"a flag wins over a variable":  {args: "text", env: "json", file: "log_format: json", want: "text"},
+		"an unknown key is an error":   {file: "log_formt: json", err: "log_formt"},
+		"a bad value names its key":    {file: "log_format: xml", err: "log_format: xml is neither text nor json"},
+		"a bad value of a variable":    {env: "xml", err: "COVE_LOG_FORMAT: xml is neither text nor json"},
+		"numbers are read as well":     {file: "max_sandboxes: 12\nidle_exit: 300", want: "text"},
+		"a number that is too small":   {file: "max_sandboxes: 0", err: "max_sandboxes: 0 must be more than 0"},
+		"an empty file says nothing":   {file: "# nothing\n", want: "text"},
+		"something that is not a map":  {file: "- a\n- b\n", err: "read configuration"},
+		"a key that is given twice":    {file: "log_format: json\nlog_format: text", err: "read configuration"},
+		"a value that is not a scalar": {file: "log_format: [json]", err: "read configuration"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "cove.yaml")
+			if err := os.WriteFile(file, []byte(test.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Setenv("COVE_LOG_FORMAT", test.env)
+			p := &program{config: file}
+			serve := p.serveVerb()
+			if test.args != "" {
+				if err := serve.Flags().Set("log-format", test.args); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := p.configure(serve.Flags())
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Fatalf("got %v, want an error with %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := serve.Flags().Lookup("log-format").Value.String(); got != test.want {
+				t.Errorf("log-format = %s, want %s", got, test.want)
+			}
+		})
+	}
+	t.Run("a file that was asked for must be there", func(t *testing.T) {
+		p := &program{config: filepath.Join(t.TempDir(), "none.yaml")}
+		if err := p.configure(p.serveVerb().Flags()); err == nil {
+			t.Error("no error")
+		}
+	})
+}
+
+func TestPlaces(t *testing.T) {
+	tests := map[string]place{
+		"box:/a/b": {sandbox: "box", path: "/a/b"},
+		"box:rel":  {sandbox: "box", path: "rel"},
+		"box:a:b":  {sandbox: "box", path: "a:b"},
+		"./a:b":    {path: "./a:b"},
+		"/a:b":     {path: "/a:b"},
+		"dir/a:b":  {path: "dir/a:b"},
+		".a:b":     {path: ".a:b"},
+		"plain":    {path: "plain"},
+		"-":        {path: "-"},
+	}
+	for text, want := range tests {
+		if got, err := parsePlace(text); got != want || err != nil {
+			t.Errorf("parsePlace(%q) = %+v, %v, want %+v", text, got, err, want)
+		}
+	}
+}
