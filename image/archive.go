@@ -15,11 +15,11 @@ import (
 	"github.com/covehq/cove"
 )
 
-// archiveRoot unpacks a tar archive, once for its content.
-func (s *Store) archiveRoot(ctx context.Context, path string) (*Root, error) {
+// unpacked unpacks a tar archive, once for its content, and returns the tree's directory.
+func (s *Store) unpacked(ctx context.Context, path string) (string, error) {
 	digest, err := digestFile(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("image rootfs:%s: %w", path, err)
+		return "", fmt.Errorf("image rootfs:%s: %w", path, err)
 	}
 	dir, err := s.derive(ctx, "tar-"+digest, func(dir string) error {
 		file, err := os.Open(path)
@@ -43,10 +43,7 @@ func (s *Store) archiveRoot(ctx context.Context, path string) (*Root, error) {
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, cove.Wrap(err, "image", "rootfs:"+path)
-	}
-	return checkTree(dir)
+	return dir, cove.Wrap(err, "image", "rootfs:"+path)
 }
 
 func digestFile(ctx context.Context, path string) (string, error) {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -34,9 +35,6 @@ var etcWritten = []etcFile{
 		"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"},
 	{name: "group", content: "root:x:0:\ndaemon:x:1:\nbin:x:2:\nadm:x:4:\ntty:x:5:\nmail:x:8:\nwww-data:x:33:\nshadow:x:42:\nutmp:x:43:\nstaff:x:50:\n" +
 		fmt.Sprintf("user:x:%d:\n", UserID) + "nogroup:x:65534:\n"},
-	{name: "hosts", content: "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"},
-	{name: "hostname", content: "cove\n"},
-	{name: "resolv.conf", content: "# The sandbox resolves names by itself.\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n"},
 	{name: "nsswitch.conf", content: "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nnetworks: files\nprotocols: files\nservices: files\nethers: files\nrpc: files\n"},
 	{name: "host.conf", content: "multi on\n"},
 	{name: "profile", content: "export PATH=\"${PATH:-/usr/local/bin:/usr/bin:/bin}\"\nif [ \"${BASH-}\" ] && [ \"$BASH\" != /bin/sh ]; then PS1='\\u@\\h:\\w\\$ '; else PS1='$ '; fi\n"},
@@ -46,6 +44,16 @@ var etcWritten = []etcFile{
 	{name: "machine-id", content: ""},
 	{name: "mtab", target: "/proc/mounts"},
 	{name: "localtime", target: "/usr/share/zoneinfo/Etc/UTC"},
+}
+
+// Hostname is every sandbox's.
+const Hostname = "cove"
+
+// etcNames are the files by which programs find names.
+var etcNames = []etcFile{
+	{name: "hosts", mode: 0o644, content: "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + Hostname + "\n"},
+	{name: "hostname", mode: 0o644, content: Hostname + "\n"},
+	{name: "resolv.conf", mode: 0o644, content: "# The sandbox resolves names by itself.\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n"},
 }
 
 // etcCopied names what distributions install in /etc for their programs to work, and
@@ -78,7 +86,7 @@ func (h hostSource) etc() ([]etcFile, error) {
 			}
 		}
 	}
-	for _, file := range etcWritten {
+	for _, file := range slices.Concat(etcWritten, etcNames) {
 		file.mode = 0o644
 		byName[file.name] = file
 	}

@@ -28,7 +28,7 @@ type Root struct {
 // Bind is a host path to be seen inside, read-only.
 type Bind struct {
 	Source string // on the host
-	Target string // inside; exists in Root.Dir as a directory
+	Target string // inside; where it is missing, the runtime makes it
 }
 
 // Store keeps derived root filesystems below one directory, which only its owner may
@@ -103,11 +103,40 @@ func (s *Store) rootfs(ctx context.Context, path string) (*Root, error) {
 	case real == "/":
 		return nil, cove.Errorf(cove.Forbidden, "image", "rootfs:/", "the whole machine is no image", "use image host for this machine's system directories")
 	case info.IsDir():
-		return checkTree(real)
 	case info.Mode().IsRegular():
-		return s.archiveRoot(ctx, real)
+		if real, err = s.unpacked(ctx, real); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, cove.Errorf(cove.Invalid, "image", "rootfs:"+path, "neither a directory nor an archive", "use "+References)
 	}
-	return nil, cove.Errorf(cove.Invalid, "image", "rootfs:"+path, "neither a directory nor an archive", "use "+References)
+	root, err := checkTree(real)
+	if err != nil {
+		return nil, err
+	}
+	root.Binds, err = s.names(ctx)
+	return root, err
+}
+
+// names returns binds of the files by which programs find names: ours, for what an image
+// says there is true of another machine.
+func (s *Store) names(ctx context.Context) ([]Bind, error) {
+	dir, err := s.derive(ctx, "names-"+recipe, func(dir string) error {
+		for _, file := range etcNames {
+			if err := file.write(dir); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	binds := make([]Bind, len(etcNames))
+	for i, file := range etcNames {
+		binds[i] = Bind{Source: filepath.Join(dir, file.name), Target: "/etc/" + file.name}
+	}
+	return binds, nil
 }
 
 // mountPoints are where a runtime mounts something of its own. In a tree that somebody

@@ -45,7 +45,7 @@ func (d *Driver) config(bundle, id string, root *image.Root, spec *cove.Spec) (*
 	capabilities, files := d.capabilities(), openFiles()
 	config := &specs.Spec{
 		Version:  "1.0.2",
-		Hostname: "cove",
+		Hostname: image.Hostname,
 		Root:     &specs.Root{Path: filepath.Join(bundle, "rootfs"), Readonly: spec.ReadOnly},
 		Process: &specs.Process{
 			Args: []string{agentPath}, Cwd: "/", Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
