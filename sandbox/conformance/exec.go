@@ -1,0 +1,493 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/dial"
+)
+
+func execChecks() []check {
+	return []check{
+		{"exit-codes", "The exit code is the command's.", Needs{}, execExitCodes},
+		{"streams", "Standard output and standard error are told apart.", Needs{}, execStreams},
+		{"arguments", "Arguments arrive as they were given.", Needs{}, execArguments},
+		{"environment", "A command has the sandbox's environment and its own.", Needs{}, execEnvironment},
+		{"working-directory", "A command begins in /workspace, or where it was told to; a directory that is missing is an error.", Needs{}, execCwd},
+		{"user", "A command runs as uid and gid 1000 with home /home/user.", Needs{Control: cove.ControlUser}, execUser},
+		{"user-by-name", "A command runs as another user of the sandbox when told to.", Needs{Control: cove.ControlUser}, execUserByName},
+		{"missing-program", "A program that does not exist is an error or exit code 127.", Needs{}, execMissing},
+		{"standard-input", "Standard input is what is written, whatever bytes, and ends when it is closed.", Needs{}, execStdin},
+		{"no-input", "Without standard input a command reads its end at once.", Needs{}, execNoStdin},
+		{"large-output", "Sixteen mebibytes of output arrive whole.", Needs{}, execLargeOutput},
+		{"offsets", "The offsets of what arrives leave nothing out and repeat nothing.", Needs{}, execOffsets},
+		{"terminal", "A command that is given a terminal has one, of that size.", Needs{}, execTerminal},
+		{"resize", "A terminal takes a new size.", Needs{}, execResize},
+		{"background", "A command goes on when nobody reads, and is followed later from its start.", Needs{}, execBackground},
+		{"follow-from-offset", "A command that has ended is read from any offset.", Needs{}, execFollowOffset},
+		{"list", "What was started is listed with its tag, while it runs and when it has ended.", Needs{}, execList},
+		{"signal", "A signal reaches the command.", Needs{}, execSignal},
+		{"ended-by-signal", "A command that a signal ended says which.", Needs{}, execEndedBySignal},
+		{"reaps-orphans", "The first process reaps what others leave.", Needs{}, execReaps},
+	}
+}
+
+func execExitCodes(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	for _, code := range []int{0, 1, 7, 126, 255} {
+		r, err := x.sh(ctx, fmt.Sprintf("exit %d", code))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(equal("exit code", r.exit.Code, code), equal("signal", r.exit.Signal, "")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func execStreams(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := x.sh(ctx, "echo out; echo err >&2; echo out")
+	if err != nil {
+		return err
+	}
+	return errors.Join(equal("stdout", string(r.stdout), "out\nout\n"), equal("stderr", string(r.stderr), "err\n"))
+}
+
+func execArguments(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	arguments := []string{"", " two  spaces ", "a\nb", `"'\$(id)`, "-n", "ünï", strings.Repeat("long", 16<<10)}
+	r, err := x.run(ctx, dial.Start{Argv: append([]string{"/bin/sh", "-c", `printf '%s|' "$@"`, "sh"}, arguments...)})
+	if err != nil {
+		return err
+	}
+	return equal("arguments", string(r.stdout), strings.Join(arguments, "|")+"|")
+}
+
+func execEnvironment(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	start := shell(`printf '%s|%s|' "$COVE_OWN" "$COVE_SPEC"; command -v cat >/dev/null && echo path`)
+	start.Env = map[string]string{"COVE_OWN": "a b\n'c'"}
+	r, err := x.run(ctx, start)
+	if err != nil {
+		return err
+	}
+	return equal("its own, the sandbox's, and a path to programs", string(r.stdout), "a b\n'c'|"+x.spec.Env["COVE_SPEC"]+"|path\n")
+}
+
+func execCwd(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	if err := x.prints(ctx, "default directory", "pwd -P", x.spec.Workdir); err != nil {
+		return err
+	}
+	r, err := x.run(ctx, dial.Start{Argv: []string{"/bin/sh", "-c", "pwd -P"}, Cwd: "/tmp"})
+	if err != nil {
+		return err
+	}
+	if err := equal("directory", string(r.stdout), "/tmp\n"); err != nil {
+		return err
+	}
+	if _, err := x.run(ctx, dial.Start{Argv: []string{"/bin/sh", "-c", "pwd"}, Cwd: "/nowhere"}); err == nil {
+		return errors.New("in a directory that is missing: got no error, want one")
+	}
+	return nil
+}
+
+func execUser(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	return x.prints(ctx, "uid, gid, groups and home", `echo "$(id -u) $(id -g) $(id -G) $HOME"`, "1000 1000 1000 /home/user")
+}
+
+func execUserByName(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := x.shAs(ctx, "nobody", "id -u")
+	if err != nil {
+		return err
+	}
+	if err := equal("uid of nobody", string(r.stdout), "65534\n"); err != nil {
+		return err
+	}
+	if r, err := x.shAs(ctx, "no-such-user", "id -u"); err == nil {
+		return fmt.Errorf("as a user that does not exist: got uid %q, want an error", r.stdout)
+	}
+	return nil
+}
+
+func execMissing(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := x.run(ctx, dial.Start{Argv: []string{"/nowhere/program"}})
+	if err != nil {
+		return nil
+	}
+	return equal("exit code of a program that does not exist", r.exit.Code, 127)
+}
+
+// feed runs a command with standard input.
+func (x *box) feed(ctx context.Context, start dial.Start, input []byte) (result, error) {
+	start.Stdin = true
+	stream, err := x.guest.Start(ctx, start)
+	if err != nil {
+		return result{}, fmt.Errorf("start %q: %w", start.Argv, err)
+	}
+	defer stream.Close()
+	fed := make(chan error, 1)
+	go func() {
+		err := x.guest.Write(ctx, stream.PID, bytes.NewReader(input))
+		fed <- errors.Join(err, x.guest.CloseStdin(ctx, stream.PID))
+	}()
+	r, err := collect(stream)
+	stream.Close()
+	return r, errors.Join(err, <-fed)
+}
+
+// noise returns bytes of every value, the same for a seed.
+func noise(size int) []byte {
+	data := make([]byte, size)
+	source := rand.NewChaCha8([32]byte{'c', 'o', 'v', 'e'})
+	_, _ = source.Read(data) // never fails
+	return data
+}
+
+func sum(data []byte) string {
+	hash := sha256.Sum256(data)
+	return hex.EncodeToString(hash[:])
+}
+
+// shortly bounds what should take no time, so that a promise of an end that is not kept
+// fails with what was going on.
+func shortly(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, 10*time.Second)
+}
+
+func execStdin(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := shortly(ctx)
+	defer cancel()
+	input := noise(1 << 20)
+	r, err := x.feed(ctx, dial.Start{Argv: []string{"cat"}}, input)
+	if err != nil {
+		return err
+	}
+	return equal("hash of what came back", sum(r.stdout), sum(input))
+}
+
+func execNoStdin(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := shortly(ctx)
+	defer cancel()
+	return x.prints(ctx, "cat without input", "cat; echo end", "end")
+}
+
+func execLargeOutput(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	own := &box{guest: dial.New(x.machine.Dial)}
+	defer own.guest.Close()
+	hash, err := own.print(ctx, "head -c 16777216 /dev/urandom > /tmp/large && sha256sum < /tmp/large")
+	if err != nil {
+		return err
+	}
+	r, err := own.sh(ctx, "cat /tmp/large; rm /tmp/large")
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		equal("bytes of output", len(r.stdout), 16<<20),
+		equal("hash of the output", sum(r.stdout), strings.Fields(hash)[0]),
+	)
+}
+
+func execOffsets(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := x.guest.Start(ctx, shell("head -c 1000000 /dev/zero; head -c 100000 /dev/zero >&2"))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	next := map[cove.Stream]uint64{}
+	for {
+		output, err := stream.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if output.Exit != nil {
+			continue
+		}
+		if err := equal("offset on "+string(output.Stream), output.Offset, next[output.Stream]); err != nil {
+			return err
+		}
+		next[output.Stream] += uint64(len(output.Data))
+	}
+	return errors.Join(equal("bytes on stdout", next[cove.Stdout], 1000000), equal("bytes on stderr", next[cove.Stderr], 100000))
+}
+
+func execTerminal(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	start := shell("test -t 0 && test -t 1 && test -t 2 && stty size")
+	start.TTY = &cove.TerminalSize{Cols: 81, Rows: 25}
+	r, err := x.run(ctx, start)
+	if err != nil {
+		return err
+	}
+	return equal("size by the terminal", string(bytes.TrimSpace(r.terminal)), "25 81")
+}
+
+func execResize(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	start := shell("stty -echo; echo ready; read line; echo size $(stty size) end")
+	start.TTY = &cove.TerminalSize{Cols: 80, Rows: 24}
+	stream, err := x.guest.Start(ctx, start)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if _, err := readUntil(stream, "ready"); err != nil {
+		return err
+	}
+	if err := x.guest.Resize(ctx, stream.PID, cove.TerminalSize{Cols: 132, Rows: 50}); err != nil {
+		return fmt.Errorf("resize: %w", err)
+	}
+	if err := x.guest.Write(ctx, stream.PID, strings.NewReader("\n")); err != nil {
+		return fmt.Errorf("write to the terminal: %w", err)
+	}
+	output, err := readUntil(stream, "end")
+	if err != nil {
+		return err
+	}
+	_, output, _ = strings.Cut(output, "size ")
+	size, _, _ := strings.Cut(output, " end")
+	return equal("size after the resize", size, "50 132")
+}
+
+// gated starts a command that writes "one", waits for a line, and writes "two".
+func (x *box) gated(ctx context.Context, tag string) (*dial.Stream, error) {
+	start := shell("echo one; read line; echo two")
+	start.Stdin, start.Tag = true, tag
+	return x.guest.Start(ctx, start)
+}
+
+func (x *box) open(ctx context.Context, pid int) error {
+	if err := x.guest.Write(ctx, pid, strings.NewReader("go\n")); err != nil {
+		return fmt.Errorf("write to process %d: %w", pid, err)
+	}
+	return nil
+}
+
+func execBackground(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := x.gated(ctx, "")
+	if err != nil {
+		return err
+	}
+	pid := stream.PID
+	if err := stream.Close(); err != nil {
+		return err
+	}
+	ctx, cancel := shortly(ctx)
+	defer cancel()
+	follow, err := x.guest.Follow(ctx, pid, cove.FromStart(), false)
+	if err != nil {
+		return fmt.Errorf("follow: %w", err)
+	}
+	defer follow.Close()
+	if _, err := readUntil(follow, "one\n"); err != nil {
+		return err
+	}
+	if err := x.open(ctx, pid); err != nil {
+		return err
+	}
+	r, err := collect(follow)
+	if err != nil {
+		return err
+	}
+	return errors.Join(equal("the rest", string(r.stdout), "two\n"), equal("exit code", r.exit.Code, 0))
+}
+
+func execFollowOffset(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	stream, err := x.guest.Start(ctx, shell("echo one; echo two; echo err >&2; exit 3"))
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if _, err := collect(stream); err != nil {
+		return err
+	}
+	from := uint64(len("one\n"))
+	again, err := x.guest.Follow(ctx, stream.PID, cove.Offsets{Stdout: &from, Stderr: new(uint64)}, true)
+	if err != nil {
+		return fmt.Errorf("follow what has ended: %w", err)
+	}
+	defer again.Close()
+	r, err := collect(again)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		equal("stdout from the offset", string(r.stdout), "two\n"),
+		equal("stderr from its start", string(r.stderr), "err\n"),
+		equal("exit code", r.exit.Code, 3),
+	)
+}
+
+func execList(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	tag := newID()
+	stream, err := x.gated(ctx, tag)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if err := x.listed(ctx, stream.PID, tag, true); err != nil {
+		return fmt.Errorf("while it runs: %w", err)
+	}
+	if err := x.open(ctx, stream.PID); err != nil {
+		return err
+	}
+	if _, err := collect(stream); err != nil {
+		return err
+	}
+	if err := x.listed(ctx, stream.PID, tag, false); err != nil {
+		return fmt.Errorf("when it has ended: %w", err)
+	}
+	return nil
+}
+
+func (x *box) listed(ctx context.Context, pid int, tag string, running bool) error {
+	processes, err := x.guest.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, p := range processes {
+		if p.PID == pid {
+			return errors.Join(equal("tag", p.Tag, tag), equal("running", p.Running, running), equal("has an exit", p.Exit != nil, !running))
+		}
+	}
+	return fmt.Errorf("list: got %d processes without %d, want it among them", len(processes), pid)
+}
+
+func execSignal(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	start := shell("trap 'echo caught; exit 9' USR1; echo ready; while :; do sleep 0.02; done")
+	start.KillOnDisconnect = true
+	ctx, cancel := shortly(ctx)
+	defer cancel()
+	stream, err := x.guest.Start(ctx, start)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if _, err := readUntil(stream, "ready\n"); err != nil {
+		return err
+	}
+	if err := x.guest.Signal(ctx, stream.PID, syscall.SIGUSR1); err != nil {
+		return fmt.Errorf("signal: %w", err)
+	}
+	r, err := collect(stream)
+	if err != nil {
+		return err
+	}
+	return errors.Join(equal("output", string(r.stdout), "caught\n"), equal("exit code", r.exit.Code, 9))
+}
+
+func execEndedBySignal(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := x.sh(ctx, "kill -9 $$")
+	if err != nil {
+		return err
+	}
+	return errors.Join(equal("signal", r.exit.Signal, "SIGKILL"), equal("exit code", r.exit.Code, -1), equal("timed out", r.exit.TimedOut, false))
+}
+
+func execReaps(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := x.print(ctx, "i=0; while [ $i -lt 40 ]; do (sleep 0.01 &); i=$((i+1)); done"); err != nil {
+		return err
+	}
+	return eventually(ctx, 3*time.Second, func() error {
+		stats, err := x.print(ctx, "cat /proc/[0-9]*/stat 2>/dev/null || true")
+		if err != nil {
+			return err
+		}
+		zombies := 0
+		for line := range strings.Lines(stats) {
+			if strings.Contains(line, "(sleep) Z ") {
+				zombies++
+			}
+		}
+		return equal("zombies", zombies, 0)
+	})
+}

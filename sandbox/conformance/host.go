@@ -1,0 +1,261 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// traceDepth bounds how deep below a state directory traces are looked for.
+const traceDepth = 6
+
+// Traces returns what on this host carries a sandbox's id: processes by their command line
+// or cgroup, mounts, cgroups, network namespaces, sockets, and files below dirs. Zombies
+// hold nothing and are not counted.
+func Traces(id string, dirs ...string) ([]string, error) {
+	pids, err := processes(id)
+	if err != nil {
+		return nil, err
+	}
+	var traces []string
+	for _, pid := range pids {
+		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		traces = append(traces, fmt.Sprintf("process %d (%s)", pid, bytes.TrimSpace(bytes.ReplaceAll(line[:min(len(line), 80)], []byte{0}, []byte{' '}))))
+	}
+	for kind, path := range map[string]string{"mount": "/proc/self/mountinfo", "socket": "/proc/self/net/unix"} {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		for line := range strings.Lines(string(content)) {
+			if strings.Contains(line, id) {
+				traces = append(traces, kind+" "+strings.TrimSpace(line))
+			}
+		}
+	}
+	for _, dir := range append([]string{"/sys/fs/cgroup", "/run/netns"}, dirs...) {
+		traces = append(traces, named(dir, id)...)
+	}
+	return traces, nil
+}
+
+// named returns the files below dir whose name contains id, on dir's own filesystem or, for
+// cgroups, those right below it.
+func named(dir, id string) []string {
+	var paths []string
+	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // it is gone meanwhile, or was never there
+		}
+		if path != dir && strings.Contains(entry.Name(), id) {
+			paths = append(paths, path)
+			if entry.IsDir() {
+				return fs.SkipDir
+			}
+		}
+		if entry.IsDir() && (strings.Count(path[len(dir):], "/") >= traceDepth || foreignMount(path)) {
+			return fs.SkipDir
+		}
+		return nil
+	})
+	return paths
+}
+
+// foreignMount reports whether path is where a sandbox's own filesystem is mounted: an
+// overlay, which shows a whole system below it.
+func foreignMount(path string) bool {
+	var stat unix.Statfs_t
+	return unix.Statfs(path, &stat) == nil && stat.Type == unix.OVERLAYFS_SUPER_MAGIC
+}
+
+// KillProcesses ends a sandbox as a crash does: it kills every process on this host that
+// carries its id, and returns when they are dead. It returns an error when there is none.
+func KillProcesses(ctx context.Context, id string) error {
+	killed := 0
+	return eventually(ctx, 10*time.Second, func() error {
+		pids, err := processes(id)
+		if err != nil {
+			return err
+		}
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err == nil {
+				killed++
+			}
+		}
+		switch {
+		case len(pids) > 0:
+			return fmt.Errorf("%d processes carry the id %s", len(pids), id)
+		case killed == 0:
+			return errors.New("no process on this host carries the id " + id)
+		}
+		return nil
+	})
+}
+
+// processes returns the living processes whose command line or cgroup names id, but never
+// this one.
+func processes(id string) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		for _, name := range []string{"cmdline", "cgroup"} {
+			content, err := os.ReadFile(filepath.Join("/proc", entry.Name(), name))
+			if err == nil && bytes.Contains(content, []byte(id)) && !zombie(pid) {
+				pids = append(pids, pid)
+				break
+			}
+		}
+	}
+	return pids, nil
+}
+
+// zombie reports whether a process has ended and waits for its parent.
+func zombie(pid int) bool {
+	state, _ := stateOf(pid)
+	return state == 'Z' || state == 'X' || state == 0
+}
+
+// stateOf returns the state and the parent of a process, the fields of its stat that come
+// after the name, which may contain anything.
+func stateOf(pid int) (state byte, parent int) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0
+	}
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 2 {
+		return 0, 0
+	}
+	parent, _ = strconv.Atoi(fields[1])
+	return fields[0][0], parent
+}
+
+// zombies counts this process's children that ended and were not waited for.
+func zombies() int {
+	entries, _ := os.ReadDir("/proc")
+	count := 0
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		if state, parent := stateOf(pid); state == 'Z' && parent == os.Getpid() {
+			count++
+		}
+	}
+	return count
+}
+
+// openFiles counts this process's open files.
+func openFiles() int {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	return len(entries)
+}
+
+// files returns every path below dirs, for a comparison.
+func files(dirs []string) map[string]fs.FileMode {
+	paths := map[string]fs.FileMode{}
+	for _, dir := range dirs {
+		_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return nil
+			}
+			paths[path] = entry.Type()
+			if entry.IsDir() && (strings.Count(path[len(dir):], "/") >= traceDepth || foreignMount(path)) {
+				return fs.SkipDir
+			}
+			return nil
+		})
+	}
+	return paths
+}
+
+// canary is a file on the host with a secret that no sandbox may see.
+type canary struct {
+	path, secret string
+}
+
+// newCanary writes a secret into a directory of the host.
+func newCanary(dir string) (canary, error) {
+	file, err := os.CreateTemp(dir, "cove-canary-")
+	if err != nil {
+		return canary{}, err
+	}
+	defer file.Close()
+	c := canary{path: file.Name(), secret: newID()}
+	if _, err := file.WriteString(c.secret); err != nil {
+		return canary{}, errors.Join(err, c.remove())
+	}
+	return c, file.Chmod(0o644)
+}
+
+func (c canary) remove() error { return os.Remove(c.path) }
+
+// listener accepts what reaches the host, and counts it.
+type listener struct {
+	net.Listener
+	count atomic.Int64
+	done  sync.WaitGroup
+}
+
+// listen opens a listener on the host, which close ends.
+func listen(ctx context.Context, network, address string) (*listener, error) {
+	var config net.ListenConfig
+	inner, err := config.Listen(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	l := &listener{Listener: inner}
+	l.done.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			l.count.Add(1)
+			conn.Close()
+		}
+	})
+	return l, nil
+}
+
+func (l *listener) port() int { return l.Addr().(*net.TCPAddr).Port }
+
+func (l *listener) accepted() int { return int(l.count.Load()) }
+
+func (l *listener) close() {
+	l.Close()
+	l.done.Wait()
+}
+
+// canarySize is the size of the shared memory that a sandbox must not see; no other
+// segment is likely to have it.
+const canarySize = 40961
+
+// sharedMemory makes a System V segment on the host.
+func sharedMemory() (id int, remove func(), err error) {
+	id, err = unix.SysvShmGet(unix.IPC_PRIVATE, canarySize, unix.IPC_CREAT|0o600)
+	if err != nil {
+		return 0, nil, fmt.Errorf("make shared memory: %w", err)
+	}
+	return id, func() { _, _ = unix.SysvShmCtl(id, unix.IPC_RMID, nil) }, nil
+}
