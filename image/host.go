@@ -11,6 +11,7 @@ import (
 	"sort"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // hostSource is where the host image takes its files from; tests use a made-up machine.
@@ -26,6 +27,23 @@ const recipe = "1"
 // the sandbox's users and nothing of the machine. Homes, configuration, state and
 // secrets of the host are not in it.
 func (s *Store) hostRoot(ctx context.Context) (*Root, error) {
+	s.hostMu.Lock()
+	defer s.hostMu.Unlock()
+	if s.hostSeen != nil && time.Since(s.hostAt) < hostFresh {
+		return s.hostSeen, nil
+	}
+	root, err := s.makeHostRoot(ctx)
+	if err == nil {
+		s.hostSeen, s.hostAt = root, time.Now()
+	}
+	return root, err
+}
+
+// hostFresh is how long a look at the host's /etc holds: it takes longer than the rest of
+// what an image costs a create.
+const hostFresh = 10 * time.Second
+
+func (s *Store) makeHostRoot(ctx context.Context) (*Root, error) {
 	files, err := s.host.etc()
 	if err != nil {
 		return nil, fmt.Errorf("image host: %w", err)

@@ -13,13 +13,15 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
 )
 
-// Root is a root filesystem on this host. Whoever uses it writes nothing to it.
+// Root is a root filesystem on this host, shared by whoever asked for it: neither the
+// tree nor this description of it is to be written to.
 type Root struct {
 	Dir   string // the tree; a real path, without symlinks
 	Binds []Bind // host directories that belong on top of it, read-only
@@ -39,6 +41,10 @@ type Store struct {
 
 	mu       sync.Mutex
 	building map[string]*build // by directory name, so that concurrent requests share the work
+
+	hostMu   sync.Mutex
+	hostSeen *Root // the host image as last looked at, and when
+	hostAt   time.Time
 }
 
 type build struct {

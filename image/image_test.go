@@ -286,6 +286,7 @@ func TestHostImageIsMadeOnceAndAnewWhenTheHostChanges(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(store.host.root, "etc/ld.so.cache"), []byte("newer cache"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	store.hostAt = store.hostAt.Add(-hostFresh)
 	root, err := store.Resolve(context.Background(), "host")
 	if err != nil || root.Dir == dirs[0] {
 		t.Errorf("after a change: got %v, %v, want another tree", root, err)
