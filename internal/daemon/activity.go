@@ -2,30 +2,68 @@ package daemon
 
 import (
 	"context"
-	"net/http"
+	"net"
 	"sync"
 	"time"
 )
 
-// Activity knows when a daemon was last of use to somebody. The zero value begins now.
+// Activity knows when a daemon was last of use to somebody. The zero value is ready.
 type Activity struct {
-	mu       sync.Mutex
-	requests int // in progress
-	last     time.Time
-	leaving  bool
+	mu          sync.Mutex
+	connections int
+	last        time.Time
+	leaving     bool
 }
 
-// Handler returns next, with every request counted as activity for as long as it lasts.
-// Once the daemon is leaving, connections are dropped unanswered, so that their clients
+// Listen returns listener, with every connection counted as activity for as long as it
+// is open. Once the daemon is leaving, connections are dropped, so that their clients
 // see what they would have seen a moment later: nobody there.
-func (a *Activity) Handler(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !a.enter() {
-			panic(http.ErrAbortHandler)
+func (a *Activity) Listen(listener net.Listener) net.Listener {
+	return &activeListener{Listener: listener, activity: a}
+}
+
+type activeListener struct {
+	net.Listener
+	activity *Activity
+}
+
+// Accept implements net.Listener.
+func (l *activeListener) Accept() (net.Conn, error) {
+	for {
+		conn, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
 		}
-		defer a.exit()
-		next.ServeHTTP(w, r)
-	})
+		if !l.activity.enter() {
+			conn.Close()
+			continue
+		}
+		counted := activeConn{Conn: conn, exit: sync.OnceFunc(l.activity.exit)}
+		if half, ok := conn.(halfCloser); ok {
+			return &activeHalfConn{counted, half}, nil
+		}
+		return &counted, nil
+	}
+}
+
+// halfCloser is a connection of which one direction can end before the other, as those
+// of unix sockets and TCP are, and as who forwards a connection needs them.
+type halfCloser interface{ CloseWrite() error }
+
+type activeConn struct {
+	net.Conn
+	exit func()
+}
+
+// Close implements net.Conn.
+func (c *activeConn) Close() error {
+	c.exit()
+	return c.Conn.Close()
+}
+
+type activeHalfConn struct {
+	activeConn
+	halfCloser
 }
 
 func (a *Activity) enter() bool {
@@ -34,20 +72,20 @@ func (a *Activity) enter() bool {
 	if a.leaving {
 		return false
 	}
-	a.requests++
+	a.connections++
 	return true
 }
 
 func (a *Activity) exit() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.requests--
+	a.connections--
 	a.last = time.Now()
 }
 
-// WaitIdle returns true once there was neither a request nor anything that busy reports
-// for the whole of limit; from then on no request is let in. It returns false when ctx
-// ends first.
+// WaitIdle returns true once there was neither a connection nor anything that busy
+// reports for the whole of limit; from then on no connection is let in. It returns false
+// when ctx ends first.
 func (a *Activity) WaitIdle(ctx context.Context, limit time.Duration, busy func() bool) bool {
 	a.touch()
 	look := time.NewTicker(min(max(limit/10, 20*time.Millisecond), 5*time.Second))
@@ -77,6 +115,6 @@ func (a *Activity) touch() {
 func (a *Activity) leave(limit time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.leaving = a.requests == 0 && time.Since(a.last) >= limit
+	a.leaving = a.connections == 0 && time.Since(a.last) >= limit
 	return a.leaving
 }

@@ -2,8 +2,8 @@ package daemon
 
 import (
 	"context"
-	"net/http"
-	"net/http/httptest"
+	"io"
+	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,9 +11,10 @@ import (
 	"time"
 )
 
-func request(a *Activity, during func()) {
-	handler := a.Handler(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { during() }))
-	handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/", nil))
+func use(a *Activity, during func()) {
+	a.enter()
+	during()
+	a.exit()
 }
 
 func TestADaemonLeavesOnlyWhenNobodyNeedsIt(t *testing.T) {
@@ -23,14 +24,14 @@ func TestADaemonLeavesOnlyWhenNobodyNeedsIt(t *testing.T) {
 		busy time.Duration // how long that lasts
 	}{
 		"at once unused": {func(*Activity, *atomic.Int32) {}, 0},
-		"after its last request": {func(a *Activity, _ *atomic.Int32) {
+		"after its last connection": {func(a *Activity, _ *atomic.Int32) {
 			for range 3 {
 				time.Sleep(50 * time.Second)
-				request(a, func() {})
+				use(a, func() {})
 			}
 		}, 150 * time.Second},
-		"after a request that takes long": {func(a *Activity, _ *atomic.Int32) {
-			request(a, func() { time.Sleep(time.Hour) })
+		"after a connection that lasts long": {func(a *Activity, _ *atomic.Int32) {
+			use(a, func() { time.Sleep(time.Hour) })
 		}, time.Hour},
 		"after its last sandbox": {func(_ *Activity, sandboxes *atomic.Int32) {
 			sandboxes.Store(1)
@@ -56,7 +57,7 @@ func TestADaemonLeavesOnlyWhenNobodyNeedsIt(t *testing.T) {
 				}
 				group.Wait()
 				if a.enter() {
-					t.Error("a request was let in after it left")
+					t.Error("a connection was let in after it left")
 				}
 			})
 		})
@@ -68,5 +69,46 @@ func TestADaemonThatIsToldToLeaveDoesNotWait(t *testing.T) {
 	cancel()
 	if new(Activity).WaitIdle(ctx, time.Hour, func() bool { return false }) {
 		t.Error("it was idle")
+	}
+}
+
+func TestConnectionsCountUntilTheyAreClosed(t *testing.T) {
+	var a Activity
+	inner, err := net.Listen("unix", prepared(t).Socket())
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener := a.Listen(inner)
+	defer listener.Close()
+	connect := func() net.Conn {
+		conn, err := net.Dial("unix", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
+	}
+	ours := connect()
+	defer ours.Close()
+	theirs, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a.leave(0) {
+		t.Error("left with an open connection")
+	}
+	if err := theirs.(halfCloser).CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	for range 2 { // net/http closes more than once
+		theirs.Close()
+	}
+	if !a.leave(0) {
+		t.Error("did not leave after the last connection")
+	}
+	late := connect()
+	defer late.Close()
+	go listener.Accept()
+	if n, err := late.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("a late connection read %d, %v, want EOF", n, err)
 	}
 }

@@ -24,14 +24,22 @@ type Lock struct{ file *os.File }
 func (l *Lock) Release() error { return l.file.Close() }
 
 // Own makes this process the daemon of dirs, which Prepare made. A predecessor that is
-// leaving is waited for, until ctx ends; the error is cove.Conflict and names the
-// process that keeps them.
+// leaving is waited for, until ctx ends; one that answers is not. Then the error is
+// cove.Conflict and names the process that keeps them.
 func (d Dirs) Own(ctx context.Context) (*Lock, error) {
 	path := filepath.Join(d.State, "cove.lock")
+	taken := func() error {
+		return cove.Errorf(cove.Conflict, "serve", d.State, "another daemon runs here, "+holder(path),
+			"use that one, or give this one its own COVE_STATE_DIR and COVE_DATA_DIR")
+	}
+	if there, err := d.Answers(ctx); err != nil {
+		return nil, err
+	} else if there {
+		return nil, taken()
+	}
 	lock, err := acquire(ctx, path)
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		return nil, cove.Errorf(cove.Conflict, "serve", d.State, "another daemon runs here, "+holder(path),
-			"use that one, or give this one its own COVE_STATE_DIR and COVE_DATA_DIR")
+		return nil, taken()
 	}
 	if err != nil {
 		return nil, err

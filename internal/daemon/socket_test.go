@@ -29,12 +29,18 @@ func prepared(t *testing.T) Dirs {
 }
 
 // serve answers on the socket until the test ends.
-func serve(t *testing.T, dirs Dirs, handler http.Handler) *http.Server {
+func serve(t *testing.T, dirs Dirs, handler http.Handler) {
+	t.Helper()
+	serveOn(t, dirs, handler, new(Activity))
+}
+
+func serveOn(t *testing.T, dirs Dirs, handler http.Handler, activity *Activity) {
 	t.Helper()
 	listener, err := dirs.Listen(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
+	listener = activity.Listen(listener)
 	server := &http.Server{Handler: handler}
 	done := make(chan struct{})
 	go func() {
@@ -45,7 +51,6 @@ func serve(t *testing.T, dirs Dirs, handler http.Handler) *http.Server {
 		server.Close()
 		<-done
 	})
-	return server
 }
 
 var healthy = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
@@ -106,7 +111,7 @@ func dropCalls(t *testing.T, dirs Dirs) {
 	if !activity.leave(0) {
 		t.Fatal("does not leave")
 	}
-	serve(t, dirs, activity.Handler(healthy))
+	serveOn(t, dirs, healthy, &activity)
 }
 
 func TestASilentDaemonIsAnError(t *testing.T) {
@@ -188,5 +193,20 @@ func TestOneDaemonOwnsItsDirectories(t *testing.T) {
 	}
 	if err := <-got; err != nil {
 		t.Errorf("after the first has left: %v", err)
+	}
+}
+
+func TestADaemonThatAnswersIsNotWaitedFor(t *testing.T) {
+	dirs := prepared(t)
+	lock, err := dirs.Own(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Release()
+	serve(t, dirs, healthy)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if _, err := dirs.Own(ctx); !errors.Is(err, cove.Conflict) || ctx.Err() != nil {
+		t.Errorf("Own = %v, want a conflict at once", err)
 	}
 }
