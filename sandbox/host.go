@@ -62,6 +62,7 @@ type Host struct {
 	most      int
 	retain    time.Duration
 	patience  time.Duration // for one create
+	overdue   time.Duration // grace of a guest at a command's time-out
 	sweepTime time.Duration
 
 	events *events
@@ -120,6 +121,7 @@ func newHost(o Options) (*Host, error) {
 		most:      cmp.Or(o.MaxSandboxes, 1000),
 		retain:    cmp.Or(o.Retain, 10*time.Minute),
 		patience:  cmp.Or(o.CreateTimeout, 5*time.Minute),
+		overdue:   defaultOverdue,
 		sweepTime: cmp.Or(o.SweepInterval, 30*time.Second),
 		events:    newEvents(),
 		leases:    newLeases(),

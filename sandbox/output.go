@@ -13,9 +13,9 @@ import (
 )
 
 const (
-	// overdue is how long after a command's time-out the guest may take to report its
-	// end. Killing a tree takes it well below a second.
-	overdue = 5 * time.Second
+	// defaultOverdue is how long after a command's time-out the guest may take to report
+	// its end. Killing a tree takes it well below a second.
+	defaultOverdue = 5 * time.Second
 	// killTimeout bounds killing the tree of a command that nobody waits for any more.
 	killTimeout = 5 * time.Second
 )

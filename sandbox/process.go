@@ -110,7 +110,7 @@ func (s *Sandbox) start(ctx context.Context, op string, r cove.ProcessRequest, a
 		timeout = time.Duration(r.Timeout)
 	}
 	if attached && timeout > 0 {
-		o.backstop = time.AfterFunc(timeout+overdue, func() { u.cancel(errOverdue) })
+		o.backstop = time.AfterFunc(timeout+s.host.overdue, func() { u.cancel(errOverdue) })
 	}
 	o.stream, err = u.client.Start(u.ctx, dial.Start{
 		Argv: r.Command.Args(), Env: r.Env, Cwd: s.resolve(r.Cwd), User: r.User, Tag: r.Tag,
