@@ -1,0 +1,127 @@
+package server
+
+import (
+	"net/http"
+	"reflect"
+	"strconv"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/covehq/cove/internal/httpapi"
+)
+
+//go:generate go run ./openapi ../api/openapi.yaml
+
+// The tags that group operations in the document, in its order.
+const (
+	tagSandboxes = "sandboxes"
+	tagCommands  = "commands"
+	tagFiles     = "files"
+	tagPorts     = "ports"
+	tagDaemon    = "daemon"
+)
+
+// metadataSchemas is where an operation finds the registry of schemas.
+const metadataSchemas = "schemas"
+
+// OpenAPI returns the API's OpenAPI 3.1 document as YAML.
+func OpenAPI() ([]byte, error) {
+	return New(Options{}).api.OpenAPI().YAML()
+}
+
+func openAPIConfig() huma.Config {
+	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	aliasSchemas(schemas)
+	return huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title:   "Cove",
+				Version: "v1",
+				Description: "Sandboxes for AI agents: create one, run commands in it, move files, reach its ports, throw it away.\n\n" +
+					"A reply with a status of 400 or above has the body `{\"error\": {\"code\", \"message\", \"cause\", \"hint\"}}`. " +
+					"Every reply carries `X-Request-Id`; a harmless one of the request's is kept.",
+				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
+			},
+			Servers: []*huma.Server{{URL: "/", Description: "this daemon"}},
+			Tags: []*huma.Tag{
+				{Name: tagSandboxes, Description: "Isolated computers: create, find, change, destroy."},
+				{Name: tagCommands, Description: "Run a command and wait, or start a process and come back to it."},
+				{Name: tagFiles, Description: "Files inside. A relative path is below the sandbox's working directory."},
+				{Name: tagPorts, Description: "What listens inside."},
+				{Name: tagDaemon, Description: "The daemon and its host."},
+			},
+			Components: &huma.Components{Schemas: schemas},
+		},
+		Formats: map[string]huma.Format{
+			httpapi.TypeJSON: huma.DefaultJSONFormat,
+			"json":           huma.DefaultJSONFormat,
+		},
+		DefaultFormat:                httpapi.TypeJSON,
+		RejectUnknownQueryParameters: true,
+	}
+}
+
+// tidyOpenAPI brings what huma generated into its final form.
+func tidyOpenAPI(document *huma.OpenAPI) {
+	schemas := document.Components.Schemas.Map()
+	// huma registers its own error, which no reply of ours has.
+	delete(schemas, "ErrorModel")
+	delete(schemas, "ErrorDetail")
+	for _, schema := range schemas {
+		for _, property := range schema.Properties {
+			if property.Type == huma.TypeArray {
+				property.Nullable = false // an empty list is written as [], or left out
+			}
+		}
+	}
+}
+
+// schemaOf returns a reference to the schema of a type.
+func schemaOf[T any](s *Server) *huma.Schema {
+	return s.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[T](), true, "")
+}
+
+func content(mediaType string, schema *huma.Schema) map[string]*huma.MediaType {
+	return map[string]*huma.MediaType{mediaType: {Schema: schema}}
+}
+
+// binary is the schema of bytes as they are.
+func binary() *huma.Schema { return &huma.Schema{Type: huma.TypeString, Format: "binary"} }
+
+// text is the schema of a body that is text of another format than JSON.
+func text(description string) *huma.Schema {
+	return &huma.Schema{Type: huma.TypeString, Description: description}
+}
+
+// operation starts the description of an operation; with adds to it.
+func operation(id, method, path, tag, summary, description string) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: path,
+		Tags: []string{tag}, Summary: summary, Description: description,
+		Responses: map[string]*huma.Response{},
+	}
+}
+
+// uploads declares the body of a request that is not JSON.
+func uploads(op huma.Operation, mediaType, description string) huma.Operation {
+	op.RequestBody = &huma.RequestBody{
+		Description: description, Required: true, Content: content(mediaType, binary()),
+	}
+	return op
+}
+
+// replies declares a reply that the handler writes itself.
+func replies(op huma.Operation, status int, description string, types map[string]*huma.MediaType) huma.Operation {
+	if op.DefaultStatus == 0 {
+		op.DefaultStatus = status
+	}
+	op.Responses[strconv.Itoa(status)] = &huma.Response{Description: description, Content: types}
+	return op
+}
+
+// noContent declares that a reply has no body.
+func noContent(op huma.Operation) huma.Operation {
+	op.DefaultStatus = http.StatusNoContent
+	return op
+}

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// The limits of a connection. A body has none here: operations that read JSON have their
+// own, and streams are as long as they are.
+const (
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 64 << 10
+	// abandonAfter is how long Serve waits for handlers whose context has ended.
+	abandonAfter = 10 * time.Second
+)
+
+// Serve serves the API on a listener until ctx ends. Then it takes no more requests, ends
+// the streams that only report, lets the others finish for the time of grace, and cancels
+// them. It closes the listener, and returns nil after an orderly end.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelRequests()
+	server := &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return requests },
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(listener) }()
+	select {
+	case err := <-ended:
+		s.stop()
+		cancelRequests()
+		return errors.Join(err, s.drain())
+	case <-ctx.Done():
+	}
+	s.stop()
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Grace)
+	defer cancel()
+	if server.Shutdown(grace) != nil || !s.idleWithin(grace) {
+		s.log.InfoContext(ctx, "requests are cut off by the shutdown", "requests", s.active.count())
+	}
+	cancelRequests()
+	server.Close()
+	<-ended
+	return s.drain()
+}
+
+// idleWithin waits until ctx ends for requests, those included whose connection
+// http.Server has given away: terminals and upgraded ports.
+func (s *Server) idleWithin(ctx context.Context) bool {
+	select {
+	case <-s.active.idle():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// drain waits for the handlers, whose contexts have ended.
+func (s *Server) drain() error {
+	ctx, cancel := context.WithTimeout(context.Background(), abandonAfter)
+	defer cancel()
+	if !s.idleWithin(ctx) {
+		return errors.New("requests did not end with their context")
+	}
+	return nil
+}
+
+// active counts the requests in progress.
+type active struct {
+	mu      sync.Mutex
+	n       int64
+	waiting []chan struct{} // closed when n is 0
+}
+
+// enter counts a request and returns how many there are with it.
+func (a *active) enter() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.n++
+	return a.n
+}
+
+func (a *active) leave() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.n--
+	if a.n > 0 {
+		return
+	}
+	for _, done := range a.waiting {
+		close(done)
+	}
+	a.waiting = nil
+}
+
+func (a *active) count() int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.n
+}
+
+// idle returns a channel that is closed at the next moment without requests.
+func (a *active) idle() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	done := make(chan struct{})
+	if a.n == 0 {
+		close(done)
+	} else {
+		a.waiting = append(a.waiting, done)
+	}
+	return done
+}

@@ -1,0 +1,141 @@
+// Package server provides the HTTP API over a sandbox.Host: JSON operations whose
+// OpenAPI document is generated from the handlers, streams of output and events, the
+// terminals and ports of sandboxes, and the metrics.
+//
+// Callers are hostile. Bodies, headers and the number of requests are bounded, a client
+// that does not read is dropped, and every error has the same envelope.
+package server
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httputil"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/covehq/cove/sandbox"
+)
+
+// Options configures a Server. Everything but Host may be left out.
+type Options struct {
+	// Host does the work.
+	Host *sandbox.Host
+	// Logger gets one line for each request, and every internal error whole. Default:
+	// nothing is logged.
+	Logger *slog.Logger
+	// Metrics is where the server registers its metrics, and what /metrics shows.
+	// Default: a registry of its own.
+	Metrics *prometheus.Registry
+	// WriteTimeout is how long a client may read nothing before it is dropped. Default 60 s.
+	WriteTimeout time.Duration
+	// Grace is how long Serve lets requests finish after its context has ended. Default 5 s.
+	Grace time.Duration
+	// MaxRequests bounds the requests in progress, streams included; more are refused
+	// with cove.Exhausted. Default 4096.
+	MaxRequests int64
+}
+
+const (
+	defaultWriteTimeout = 60 * time.Second
+	defaultGrace        = 5 * time.Second
+	defaultMaxRequests  = 4096
+)
+
+// Server is the HTTP API. It is an http.Handler; Serve runs it on a listener with the
+// limits that it needs. It may not be used again after Serve has returned.
+type Server struct {
+	host    *sandbox.Host
+	log     *slog.Logger
+	options Options
+
+	mux     *http.ServeMux
+	api     huma.API
+	routes  []string // patterns, as the metrics name them
+	origins *http.CrossOriginProtection
+	ports   *httputil.ReverseProxy
+	metrics *metrics
+
+	active active
+	// stopping ends when the server shuts down: streams that only tell what happens end
+	// then, while commands may go on for the time of grace.
+	stopping context.Context
+	stop     context.CancelFunc
+}
+
+// New returns a Server.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = prometheus.NewRegistry()
+	}
+	if o.WriteTimeout == 0 {
+		o.WriteTimeout = defaultWriteTimeout
+	}
+	if o.Grace == 0 {
+		o.Grace = defaultGrace
+	}
+	if o.MaxRequests == 0 {
+		o.MaxRequests = defaultMaxRequests
+	}
+	s := &Server{
+		host: o.Host, log: o.Logger, options: o,
+		mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
+	}
+	s.stopping, s.stop = context.WithCancel(context.Background())
+	s.metrics = newMetrics(s, o.Metrics)
+	s.ports = s.newPortProxy()
+	config := openAPIConfig()
+	config.Transformers = []huma.Transformer{transformError}
+	s.api = humago.New(recorder{s}, config)
+	s.api.UseMiddleware(s.adapt)
+	s.register()
+	tidyOpenAPI(s.api.OpenAPI())
+	return s
+}
+
+// register adds every route. Each file of this package adds those of its noun.
+func (s *Server) register() {
+	s.registerSandboxes()
+	s.registerExec()
+	s.registerProcesses()
+	s.registerOutput()
+	s.registerTerminals()
+	s.registerFiles()
+	s.registerTransfers()
+	s.registerWatch()
+	s.registerPorts()
+	s.registerRuntimes()
+	s.registerEvents()
+	s.registerHealth()
+	s.registerMetrics()
+	s.registerDocs()
+}
+
+// recorder is the mux as huma sees it; it notes every pattern.
+type recorder struct{ s *Server }
+
+// HandleFunc registers a route.
+func (r recorder) HandleFunc(pattern string, handler func(http.ResponseWriter, *http.Request)) {
+	r.s.routes = append(r.s.routes, pattern)
+	r.s.mux.HandleFunc(pattern, handler)
+}
+
+// ServeHTTP is part of humago's interface.
+func (r recorder) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.s.ServeHTTP(w, req) }
+
+// passive returns a context for a stream that nothing depends on: it also ends when the
+// server shuts down.
+func (s *Server) passive(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(s.stopping, cancel)
+	return ctx, func() {
+		stop()
+		cancel()
+	}
+}
