@@ -1,0 +1,53 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/internal/daemon"
+	"github.com/covehq/cove/runtime/oci"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+// drivers returns the opener of every runtime family, by its name.
+func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[string]driver.Opener, error) {
+	agent, err := helper("cove-agent", "COVE_AGENT")
+	if err != nil {
+		return nil, err
+	}
+	runsc, err := helper("cove-runsc", "COVE_RUNSC")
+	if err != nil {
+		return nil, err
+	}
+	o := oci.Options{
+		StateDir: filepath.Join(dirs.State, "oci"), DataDir: filepath.Join(dirs.Data, "oci"),
+		Images: images, Agent: agent, Runsc: runsc, Logger: log,
+	}
+	return map[string]driver.Opener{
+		"gvisor": oci.Gvisor(o),
+		"runc":   oci.Named(o, "runc"),
+		"crun":   oci.Named(o, "crun"),
+		"oci":    oci.Any(o),
+	}, nil
+}
+
+// helper returns the path of a program that comes with this one: where the variable says,
+// else beside it. Whether the program is there is for the runtime that needs it to find
+// out, since the others work without.
+func helper(name, variable string) (string, error) {
+	if path := os.Getenv(variable); path != "" {
+		return filepath.Abs(path)
+	}
+	self, err := os.Executable()
+	if err == nil {
+		// A link to this program may lie anywhere; what it leads to lies with the others.
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return "", fmt.Errorf("find %s: %w", name, err)
+	}
+	return filepath.Join(filepath.Dir(self), name), nil
+}

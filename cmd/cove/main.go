@@ -1,0 +1,15 @@
+// Command cove gives every agent a computer of its own: it runs commands in sandboxes,
+// and is the daemon that keeps them.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/covehq/cove/internal/cli"
+)
+
+func main() {
+	app := cli.App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Serve: serve}
+	os.Exit(app.Run(context.Background(), os.Args[1:]))
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/internal/cli"
+	"github.com/covehq/cove/internal/daemon"
+	"github.com/covehq/cove/sandbox"
+	"github.com/covehq/cove/server"
+	"github.com/covehq/cove/store/sqlite"
+)
+
+const (
+	// handoverTime is how long a predecessor may take to leave.
+	handoverTime = 20 * time.Second
+	// closeTime is how long the host may take to end its work in the background.
+	closeTime = 10 * time.Second
+)
+
+// serve is the daemon, from its lock to its last request. Whatever it does is undone in
+// the opposite order; the sandboxes alone stay, for the next one to attach.
+func serve(ctx context.Context, o cli.ServeOptions) (err error) {
+	handover, cancel := context.WithTimeout(ctx, handoverTime)
+	defer cancel()
+	lock, err := o.Dirs.Own(handover)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	records, err := sqlite.Open(ctx, o.Dirs.Data)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, records.Close()) }()
+	host, err := open(ctx, o, records)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeHost(ctx, host)) }()
+	listener, err := o.Dirs.Listen(ctx)
+	if err != nil {
+		return err
+	}
+	return answer(ctx, o, host, listener)
+}
+
+func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sandbox.Host, error) {
+	images, err := image.Open(filepath.Join(o.Dirs.Data, "images"))
+	if err != nil {
+		return nil, err
+	}
+	drivers, err := drivers(o.Dirs, images, o.Logger)
+	if err != nil {
+		return nil, err
+	}
+	return sandbox.Open(ctx, sandbox.Options{
+		Store: records, Drivers: drivers, Default: o.DefaultRuntime, MaxSandboxes: o.MaxSandboxes, Logger: o.Logger,
+	})
+}
+
+func closeHost(ctx context.Context, host *sandbox.Host) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
+	defer cancel()
+	return host.Close(ctx)
+}
+
+// answer answers requests until ctx ends, or nobody has had any use for it for the time
+// of IdleExit.
+func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, listener net.Listener) error {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	var activity daemon.Activity
+	idle := make(chan struct{})
+	go func() {
+		defer close(idle)
+		if o.IdleExit > 0 && activity.WaitIdle(ctx, o.IdleExit, func() bool { return host.Len() > 0 }) {
+			o.Logger.Info("leaving, since nobody needs this daemon", "idle", o.IdleExit)
+			leave()
+		}
+	}()
+	defer func() { <-idle }()
+	defer leave()
+	o.Logger.Info("serving", "socket", listener.Addr().String(), "version", cove.Version, "pid", os.Getpid(), "sandboxes", host.Len())
+	// Connections wait in the socket's queue until Serve takes them.
+	if err := o.Ready(); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	defer o.Logger.Info("left")
+	return server.New(server.Options{Host: host, Logger: o.Logger}).Serve(ctx, activity.Listen(listener))
+}

@@ -1,0 +1,101 @@
+// Package e2e tests Cove as its users meet it: sessions with the real programs, against a
+// daemon and sandboxes of their own.
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/covehq/cove"
+)
+
+// bin is where the programs under test are.
+var bin string
+
+// tested are the runtimes that every session is held on.
+var tested = []string{"gvisor", "runc"}
+
+func TestMain(m *testing.M) {
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	if bin = os.Getenv("COVE_BIN"); bin == "" {
+		dir, err := os.MkdirTemp("", "cove-bin")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(dir)
+		bin = dir
+	}
+	return m.Run()
+}
+
+// binaries makes sure that the programs under test are there. They come from COVE_BIN,
+// where make puts them, or are built now.
+func binaries(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("-short: the real programs are not built")
+	}
+	if _, err := os.Stat(filepath.Join(bin, "cove")); err == nil {
+		return
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "./cmd/...")
+	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, output)
+	}
+}
+
+// eachRuntime runs a test on every tested runtime, in parallel. A runtime that can't run
+// here is skipped, for the reason that the product gives, unless COVE_REQUIRE names it.
+func eachRuntime(t *testing.T, test func(t *testing.T, runtime string)) {
+	binaries(t)
+	var list struct{ Runtimes []cove.Runtime }
+	w := newWorld(t, "")
+	if err := json.Unmarshal([]byte(w.output(t, "runtime", "ls", "--json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range tested {
+		t.Run(name, func(t *testing.T) {
+			found := slices.IndexFunc(list.Runtimes, func(r cove.Runtime) bool { return r.Name == name })
+			switch {
+			case found < 0:
+				t.Fatalf("cove runtime ls does not know %s", name)
+			case list.Runtimes[found].Available:
+			case slices.Contains(strings.Split(os.Getenv("COVE_REQUIRE"), ","), name):
+				t.Fatalf("%s is required, and can't run: %s", name, list.Runtimes[found].Reason)
+			default:
+				t.Skip(list.Runtimes[found].Reason)
+			}
+			t.Parallel()
+			test(t, name)
+		})
+	}
+}
+
+// eventually waits for a condition to hold.
+func eventually(t testing.TB, within time.Duration, what string, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for !holds() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			t.Fatalf("not within %v: %s", within, what)
+		}
+	}
+}

@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/covehq/cove/client"
+	"github.com/covehq/cove/internal/daemon"
+)
+
+// world is a machine's Cove that one test has for itself: directories, and so a daemon.
+type world struct {
+	dirs daemon.Dirs
+	env  []string
+}
+
+// newWorld makes a world whose sandboxes run on a runtime unless they ask for another.
+// At the end of the test it is taken down, and must have left nothing behind.
+func newWorld(t testing.TB, runtime string) *world {
+	t.Helper()
+	// Not t.TempDir, which is too long for a socket's path.
+	base, err := os.MkdirTemp("", "cove")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{dirs: daemon.Dirs{State: filepath.Join(base, "s"), Data: filepath.Join(base, "d")}}
+	config := filepath.Join(base, "cove.yaml")
+	if err := os.WriteFile(config, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.env = []string{
+		"PATH=" + bin + ":" + os.Getenv("PATH"),
+		"COVE_STATE_DIR=" + w.dirs.State, "COVE_DATA_DIR=" + w.dirs.Data,
+		"COVE_CONFIG=" + config, "COVE_DEFAULT_RUNTIME=" + runtime, "COVE_URL=", "COVE_IDLE_EXIT=",
+		// Somewhere that hides nothing from what a sandbox must not see.
+		"HOME=" + base, "TMPDIR=" + os.TempDir(),
+	}
+	t.Cleanup(func() {
+		w.close(t)
+		if err := os.RemoveAll(base); err != nil {
+			t.Errorf("remove what the daemon kept: %v", err)
+		}
+	})
+	return w
+}
+
+// command is a cove of this world, yet to be run.
+func (w *world) command(t testing.TB, args ...string) *exec.Cmd {
+	t.Helper()
+	// The longest that anything here takes, on a busy machine; a hang fails by it.
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "cove"), args...)
+	cmd.Env = append(os.Environ(), w.env...)
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// output runs a cove that must succeed, and returns what it printed, without the newline.
+func (w *world) output(t testing.TB, args ...string) string {
+	t.Helper()
+	var stderr bytes.Buffer
+	cmd := w.command(t, args...)
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("cove %s: %v\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return strings.TrimSuffix(string(out), "\n")
+}
+
+// client speaks to this world's daemon, which must run.
+func (w *world) client(t testing.TB) *client.Client {
+	t.Helper()
+	c, err := client.New(client.Options{URL: w.dirs.URL()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// daemon returns the process that is the daemon, or 0.
+func (w *world) daemon() int {
+	content, err := os.ReadFile(filepath.Join(w.dirs.State, "cove.lock"))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
+	if err != nil || syscall.Kill(pid, 0) != nil {
+		return 0
+	}
+	return pid
+}
+
+// stop ends the daemon with a signal and returns when it is gone.
+func (w *world) stop(t testing.TB, signal syscall.Signal) {
+	t.Helper()
+	pid := w.daemon()
+	if pid == 0 {
+		return
+	}
+	if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("end the daemon: %v", err)
+	}
+	// Its lock is free once it is gone.
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		lock, err := w.dirs.Own(ctx)
+		if err == nil {
+			lock.Release()
+			os.Remove(filepath.Join(w.dirs.State, "cove.lock"))
+			return
+		}
+		if ctx.Err() != nil {
+			t.Errorf("the daemon does not end: %v", err)
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (w *world) close(t testing.TB) {
+	t.Helper()
+	if _, err := os.Stat(w.dirs.State); errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	if output, err := w.command(t, "rm", "--all").CombinedOutput(); err != nil {
+		t.Errorf("cove rm --all: %v\n%s", err, output)
+	}
+	w.stop(t, syscall.SIGTERM)
+	for _, left := range w.leftovers(t) {
+		t.Errorf("left behind: %s", left)
+	}
+	if t.Failed() {
+		if log, err := os.ReadFile(w.dirs.Log()); err == nil {
+			t.Logf("the daemon's log:\n%s", log)
+		}
+	}
+}
+
+// leftovers lists processes and mounts that carry this world's directories in their
+// names. There are none without a daemon and sandboxes.
+func (w *world) leftovers(t testing.TB) []string {
+	t.Helper()
+	base := filepath.Dir(w.dirs.State)
+	var left []string
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range commands {
+		line, err := os.ReadFile(name)
+		if err == nil && bytes.Contains(line, []byte(base)) {
+			left = append(left, name+": "+strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, base) {
+			left = append(left, line)
+		}
+	}
+	return left
+}
