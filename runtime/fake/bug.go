@@ -42,6 +42,7 @@ const (
 	DialAfterDestroyWorks Bug = "dial after destroy returns a connection"
 	WaitNeverReturns      Bug = "wait never returns"
 	WaitSaysExited        Bug = "wait says exited for a kill"
+	WaitSaysKilled        Bug = "wait says killed for an exit"
 	WaitIgnoresContext    Bug = "wait does not end with its context"
 	WaitOnce              Bug = "only the first wait succeeds"
 	DestroyTwiceFails     Bug = "a second destroy fails"
@@ -60,23 +61,25 @@ const (
 
 // Mistakes in what is enforced.
 const (
-	ClaimsMemory    Bug = "the memory limit is declared and not enforced"
-	ClaimsPids      Bug = "the process limit is declared and not enforced"
-	ClaimsSeccomp   Bug = "a system call filter is declared and absent"
-	NoQuota         Bug = "the disk has no limit"
-	ReadOnlyIgnored Bug = "a read-only root is writable"
-	NetworkLeaks    Bug = "the network is the host's"
-	HostNameLeaks   Bug = "the host name is the host's"
-	IPCLeaks        Bug = "system v ipc is the host's"
-	FilesLeak       Bug = "the host's homes are inside"
-	EnvLeaks        Bug = "the agent has the host's environment"
-	SharedTmp       Bug = "sandboxes share /tmp"
-	SharedMemory    Bug = "sandboxes share /dev/shm"
-	OpenEtc         Bug = "anybody may write to /etc"
-	WrongUser       Bug = "user is uid 1001"
-	NoTerminals     Bug = "there are no terminals"
-	HostDevices     Bug = "the devices are the host's"
-	KernelWritable  Bug = "root inside may set the host's kernel parameters"
+	ClaimsMemory     Bug = "the memory limit is declared and not enforced"
+	ClaimsPids       Bug = "the process limit is declared and not enforced"
+	ClaimsSeccomp    Bug = "a system call filter is declared and absent"
+	NoQuota          Bug = "the disk has no limit"
+	ReadOnlyIgnored  Bug = "a read-only root is writable"
+	NetworkLeaks     Bug = "the network is the host's"
+	HostNameLeaks    Bug = "the host name is the host's"
+	IPCLeaks         Bug = "system v ipc is the host's"
+	FilesLeak        Bug = "the host's homes are inside"
+	EnvLeaks         Bug = "the agent has the host's environment"
+	SharedTmp        Bug = "sandboxes share /tmp"
+	SharedMemory     Bug = "sandboxes share /dev/shm"
+	OpenVar          Bug = "anybody may write to /var"
+	WrongUser        Bug = "user is uid 1001"
+	NoTerminals      Bug = "there are no terminals"
+	HostDevices      Bug = "the host's kernel log is a device"
+	CapabilitiesKept Bug = "commands have a capability"
+	PrivilegesGained Bug = "set-user-id programs work"
+	KernelWritable   Bug = "root inside may set the host's kernel parameters"
 )
 
 func (b Bug) info(info driver.Info) driver.Info {
@@ -116,10 +119,21 @@ func (b Bug) lists(dir, id string) bool {
 	case ListMissesHalfMade: // the agent is what init becomes last
 		return slices.ContainsFunc(commandsOf(id), func(name string) bool { return strings.HasPrefix(name, agentName) })
 	case ListMissesDead:
-		_, err := os.Stat(filepath.Join(dir, id, "plan.json"))
+		_, err := os.Stat(filepath.Join(dir, id, "ready"))
 		return err != nil || len(commandsOf(id)) > 0
 	}
 	return true
+}
+
+// created notes what a bug needs to know of a sandbox that is ready.
+func (b Bug) created(ctx context.Context, dir string, pidfd int) error {
+	switch b {
+	case DiesWithCreateContext:
+		context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) })
+	case ListMissesDead:
+		return os.WriteFile(filepath.Join(dir, "ready"), nil, 0o600)
+	}
+	return nil
 }
 
 func commandsOf(id string) []string {
@@ -144,8 +158,11 @@ func (b Bug) waitContext(ctx context.Context) context.Context {
 }
 
 func (b Bug) exit(exit driver.Exit) driver.Exit {
-	if b == WaitSaysExited {
+	switch b {
+	case WaitSaysExited:
 		exit.Reason = cove.ReasonExited
+	case WaitSaysKilled:
+		exit.Reason = cove.ReasonKilled
 	}
 	return exit
 }
@@ -236,11 +253,41 @@ func (b Bug) passwd() string {
 	return fmt.Sprintf("user:x:%d:1000:user:/home/user:/bin/sh\n", b.uid())
 }
 
-func (b Bug) openEtc(etc string) error {
-	if b == OpenEtc {
-		return os.Chmod(etc, 0o777)
+// keepCapabilities has the agent's commands inherit a capability across the change of
+// their user: as an ambient one, which that change would clear without the secure bit.
+func (b Bug) keepCapabilities() error {
+	if b != CapabilitiesKept {
+		return nil
 	}
-	return nil
+	const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Inheritable |= 1 << unix.CAP_CHOWN
+	return errors.Join(
+		unix.Capset(&header, &data[0]),
+		unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0),
+		unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0),
+	)
+}
+
+// varMode is the mode of /var.
+func (b Bug) varMode() os.FileMode {
+	if b == OpenVar {
+		return 0o777
+	}
+	return 0o755
+}
+
+// devices names what is bound below /dev.
+func (b Bug) devices() []string {
+	devices := []string{"null", "zero", "full", "random", "urandom", "tty"}
+	if b == HostDevices {
+		devices = append(devices, "kmsg")
+	}
+	return devices
 }
 
 // share mounts what the sandboxes of one driver, or they and the host, should not share.

@@ -120,10 +120,7 @@ func (d *Driver) boot(ctx context.Context, id, dir string, spec *cove.Spec) (dri
 		m.release()
 		return nil, err
 	}
-	if d.bug == DiesWithCreateContext {
-		context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(m.pidfd, unix.SIGKILL, nil, 0) })
-	}
-	return m, nil
+	return m, d.bug.created(ctx, dir, m.pidfd)
 }
 
 // start writes down what the sandbox is to be, and starts the init that makes it so.

@@ -59,7 +59,7 @@ func becomeAgent(dir string) error {
 	if err := json.Unmarshal(encoded, &p); err != nil {
 		return err
 	}
-	steps := []func() error{p.mountRoot, p.mountSystem, p.writeEtc, p.makeHomes, p.mountDevices, p.mountProc, p.enter, p.network, p.boundCapabilities}
+	steps := []func() error{p.mountRoot, p.mountSystem, p.writeEtc, p.makeHomes, p.mountDevices, p.mountProc, p.enter, p.network, p.dropPrivileges}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -136,7 +136,7 @@ func (p plan) writeEtc() error {
 		}
 		err = errors.Join(err, bind(source, target))
 	}
-	return errors.Join(err, p.Bug.openEtc(etc))
+	return err
 }
 
 // makeHomes makes what commands write to. On a read-only root the two that stay writable
@@ -149,7 +149,7 @@ func (p plan) makeHomes() error {
 		uid  int
 	}{
 		{"root", 0o700, 0}, {"home", 0o755, 0}, {"home/user", 0o755, uid}, {"workspace", 0o755, uid},
-		{"tmp", 0o777 | os.ModeSticky, 0}, {"var", 0o755, 0}, {"var/tmp", 0o777 | os.ModeSticky, 0},
+		{"tmp", 0o777 | os.ModeSticky, 0}, {"var", p.Bug.varMode(), 0}, {"var/tmp", 0o777 | os.ModeSticky, 0},
 		{"run", 0o755, 0}, {"proc", 0o755, 0}, {"dev", 0o755, 0}, {"old", 0o700, 0},
 	} {
 		path := filepath.Join(p.Root, dir.path)
@@ -166,11 +166,8 @@ func (p plan) makeHomes() error {
 // mountDevices binds the harmless devices, and makes terminals and shared memory.
 func (p plan) mountDevices() error {
 	dev := filepath.Join(p.Root, "dev")
-	if p.Bug == HostDevices {
-		return mount("/dev", dev, "", unix.MS_BIND|unix.MS_REC, "")
-	}
 	err := mount("dev", dev, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k")
-	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+	for _, name := range p.Bug.devices() {
 		target := filepath.Join(dev, name)
 		err = errors.Join(err, os.WriteFile(target, nil, 0o666), mount("/dev/"+name, target, "", unix.MS_BIND, ""))
 	}
@@ -251,9 +248,14 @@ func (p plan) network() error {
 	return nil
 }
 
-// boundCapabilities leaves the agent, and root inside, what it takes to run commands as
-// their users and to handle their files.
-func (p plan) boundCapabilities() error {
+// dropPrivileges leaves the agent, and root inside, what it takes to run commands as their
+// users and to handle their files. No program that it starts can gain more.
+func (p plan) dropPrivileges() error {
+	if p.Bug != PrivilegesGained {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("set no new privileges: %w", err)
+		}
+	}
 	keep := map[uintptr]bool{
 		unix.CAP_CHOWN: true, unix.CAP_DAC_OVERRIDE: true, unix.CAP_FOWNER: true, unix.CAP_FSETID: true,
 		unix.CAP_KILL: true, unix.CAP_SETGID: true, unix.CAP_SETUID: true, unix.CAP_SETPCAP: true,
@@ -267,7 +269,7 @@ func (p plan) boundCapabilities() error {
 			return fmt.Errorf("drop capability %d: %w", capability, err)
 		}
 	}
-	return nil
+	return p.Bug.keepCapabilities()
 }
 
 // mount is mount(2) with an error that says where.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httputil"
+	"slices"
 	"strings"
 	"sync"
 
@@ -22,6 +23,9 @@ import (
 const (
 	EnvIgnored        Bug = "a command's environment is ignored"
 	CwdIgnored        Bug = "a command's working directory is ignored"
+	TagIgnored        Bug = "a command's tag is ignored"
+	EmptyArguments    Bug = "empty arguments are dropped"
+	InputStaysOpen    Bug = "a command without input waits for some"
 	TimeoutIgnored    Bug = "a command's time-out is ignored"
 	DisconnectIgnored Bug = "a broken stream kills nothing"
 	DisconnectKills   Bug = "a broken stream kills what should go on"
@@ -48,6 +52,14 @@ func (b Bug) tampering() tampering {
 		return onStart(func(s *process.StartRequest) { s.Process.Envs = nil })
 	case CwdIgnored:
 		return onStart(func(s *process.StartRequest) { s.Process.Cwd = nil })
+	case TagIgnored:
+		return onStart(func(s *process.StartRequest) { s.Tag = nil })
+	case EmptyArguments:
+		return onStart(func(s *process.StartRequest) {
+			s.Process.Args = slices.DeleteFunc(s.Process.Args, func(argument string) bool { return argument == "" })
+		})
+	case InputStaysOpen:
+		return onStart(func(s *process.StartRequest) { s.Stdin = proto.Bool(true) })
 	case TimeoutIgnored:
 		return onStart(func(s *process.StartRequest) { s.TimeoutMs = nil })
 	case DisconnectIgnored:

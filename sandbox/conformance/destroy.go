@@ -27,6 +27,7 @@ func destroyChecks() []check {
 		{"dead", "Destroy does its work when the sandbox is already dead.", Needs{}, destroyDead},
 		{"dial-is-gone", "After Destroy, Dial returns an error that is cove.Gone.", Needs{}, destroyDial},
 		{"wait-says-killed", "Wait returns within 2 s of the sandbox's end, and says that it was killed.", Needs{}, waitKilled},
+		{"wait-says-exited", "Wait says that the sandbox exited when its first process ended by itself.", Needs{}, waitExited},
 		{"wait-many", "Wait may be called many times, also after the end, and says the same.", Needs{}, waitMany},
 		{"wait-heeds-context", "Wait returns early only when ctx ends, with ctx's error.", Needs{}, waitContext},
 		{"wait-sees-destroy", "Wait returns when the sandbox is destroyed.", Needs{}, waitDestroy},
@@ -252,6 +253,22 @@ func waitKilled(ctx context.Context, b *bench) error {
 	return equal("reason", exit.Reason, cove.ReasonKilled)
 }
 
+// waitExited has root inside ask the agent to stop, which it does on SIGTERM.
+func waitExited(ctx context.Context, b *bench) error {
+	x, err := b.create(ctx)
+	if err != nil {
+		return err
+	}
+	waiting, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	_, _ = x.shAs(waiting, "root", "kill -TERM 1; sleep 300") // ends with the sandbox
+	exit, err := x.waitAfterEnd(ctx)
+	if err != nil {
+		return fmt.Errorf("after the agent was asked to stop: %w", err)
+	}
+	return equal("reason", exit.Reason, cove.ReasonExited)
+}
+
 func waitMany(ctx context.Context, b *bench) error {
 	x, err := b.create(ctx)
 	if err != nil {
@@ -417,10 +434,11 @@ func (b *bench) crashed(ctx context.Context, after time.Duration) error {
 	if err != nil {
 		return err
 	}
-	if len(traces) > 0 {
-		if err := b.listed(ctx, id, true); err != nil {
-			return errors.Join(fmt.Errorf("with %v on the host: %w", traces, err), b.remove(ctx, id))
-		}
+	if len(traces) == 0 {
+		return nil // it was killed before it made anything
+	}
+	if err := b.listed(ctx, id, true); err != nil {
+		return errors.Join(fmt.Errorf("with %v on the host: %w", traces, err), b.remove(ctx, id))
 	}
 	return b.removed(ctx, id)
 }

@@ -63,6 +63,8 @@ func hammerDestroy(ctx context.Context, b *bench) error {
 		return err
 	}
 	const workers = 4
+	ctx, cancel := shortly(ctx)
+	defer cancel()
 	var done atomic.Int64
 	return together(workers+1, func(worker int) error {
 		if worker == workers {

@@ -83,24 +83,21 @@ func foreignMount(path string) bool {
 // KillProcesses ends a sandbox as a crash does: it kills every process on this host that
 // carries its id, and returns when they are dead. It returns an error when there is none.
 func KillProcesses(ctx context.Context, id string) error {
-	killed := 0
+	pids, err := processes(id)
+	if err == nil && len(pids) == 0 {
+		err = errors.New("no process on this host carries the id " + id)
+	}
+	if err != nil {
+		return err
+	}
 	return eventually(ctx, 10*time.Second, func() error {
-		pids, err := processes(id)
-		if err != nil {
+		for _, pid := range pids {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by now
+		}
+		if pids, err = processes(id); err != nil {
 			return err
 		}
-		for _, pid := range pids {
-			if err := unix.Kill(pid, unix.SIGKILL); err == nil {
-				killed++
-			}
-		}
-		switch {
-		case len(pids) > 0:
-			return fmt.Errorf("%d processes carry the id %s", len(pids), id)
-		case killed == 0:
-			return errors.New("no process on this host carries the id " + id)
-		}
-		return nil
+		return equal("living processes of the sandbox", len(pids), 0)
 	})
 }
 

@@ -26,7 +26,7 @@ import (
 // requireVariable names runtimes, separated by commas, of which no check may be skipped.
 const requireVariable = "COVE_REQUIRE"
 
-// The environment of a test binary that was started to be killed while it creates a
+// The environment of a program that was started to be killed while it creates a
 // sandbox: what it is to create, and the state directory that it shares with its parent.
 const (
 	crashVariable = "COVE_DRIVERTEST_CRASH"
@@ -59,7 +59,7 @@ func Dir(t *testing.T) string {
 func Run(t *testing.T, dir string, open func() driver.Driver, o conformance.Options) {
 	t.Helper()
 	d := open()
-	crashWhenAsked(t, d)
+	CrashWhenAsked(d)
 	required := slices.Contains(strings.Split(os.Getenv(requireVariable), ","), o.Spec.WithDefaults().Runtime)
 	if _, err := d.Probe(t.Context()); err != nil {
 		if required {
@@ -71,7 +71,7 @@ func Run(t *testing.T, dir string, open func() driver.Driver, o conformance.Opti
 		o.Reopen = func() (driver.Driver, error) { return open(), nil }
 	}
 	if o.Crash == nil {
-		o.Crash = crasher(t.Name(), dir)
+		o.Crash = Crasher(dir, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$")
 	}
 	if o.StateDirs == nil {
 		o.StateDirs = []string{dir}
@@ -118,16 +118,18 @@ func btoi(b bool) int {
 	return 0
 }
 
-// crashWhenAsked creates a sandbox and waits to be killed, in a process that crasher
-// started. It tells its parent when it begins, and the handle when it has it.
-func crashWhenAsked(t *testing.T, d driver.Driver) {
-	var asked crash
+// CrashWhenAsked does nothing, except in a process that Crasher started: there it creates
+// a sandbox and waits to be killed. It tells its parent when it begins, and the handle
+// when it has it.
+func CrashWhenAsked(d driver.Driver) {
 	text := os.Getenv(crashVariable)
 	if text == "" {
 		return
 	}
+	var asked crash
 	if err := json.Unmarshal([]byte(text), &asked); err != nil {
-		t.Fatal(err)
+		fmt.Printf("\nFAILED %v\n", err)
+		os.Exit(1)
 	}
 	fmt.Println("\nCREATING")
 	machine, err := d.Create(context.Background(), asked.ID, &asked.Spec)
@@ -141,8 +143,9 @@ func crashWhenAsked(t *testing.T, d driver.Driver) {
 	os.Exit(0)
 }
 
-// crasher returns an Options.Crash that runs this test again, in a process of its own.
-func crasher(test, dir string) func(context.Context, string, *cove.Spec, time.Duration) ([]byte, error) {
+// Crasher returns an Options.Crash that runs this program again, with the given arguments.
+// There, a driver on the state in dir is to be handed to CrashWhenAsked.
+func Crasher(dir string, arguments ...string) func(context.Context, string, *cove.Spec, time.Duration) ([]byte, error) {
 	return func(ctx context.Context, id string, spec *cove.Spec, after time.Duration) ([]byte, error) {
 		asked, err := json.Marshal(crash{ID: id, Spec: *spec})
 		if err != nil {
@@ -150,7 +153,7 @@ func crasher(test, dir string) func(context.Context, string, *cove.Spec, time.Du
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.run=^"+strings.ReplaceAll(test, "/", "$/^")+"$")
+		cmd := exec.CommandContext(ctx, "/proc/self/exe", arguments...)
 		cmd.Env = append(os.Environ(), crashVariable+"="+string(asked), dirVariable+"="+dir)
 		cmd.WaitDelay = time.Second
 		stdin, err := cmd.StdinPipe()
@@ -165,11 +168,12 @@ func crasher(test, dir string) func(context.Context, string, *cove.Spec, time.Du
 		if err := cmd.Start(); err != nil {
 			return nil, err
 		}
-		handle, err := followCrash(stdout, after, func() {
+		kill := func() {
 			_ = cmd.Process.Kill()
 			_ = stdout.Close() // what it started may hold the other end
-		})
-		_ = cmd.Process.Kill()
+		}
+		handle, err := followCrash(stdout, after, kill)
+		kill()
 		_ = cmd.Wait() // killed, as it should be
 		return handle, err
 	}
