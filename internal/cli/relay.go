@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -19,7 +20,7 @@ const graceTime = 10 * time.Second
 
 // relay hands the signals that this program gets on to the command. Before there is
 // one, a signal ends Context, and so what is being prepared; afterwards the first one
-// is the command's to obey, and the second one ends Context, and so the command.
+// is the command's to obey, and the same once more ends Context, and so the command.
 type relay struct {
 	Context context.Context
 
@@ -31,9 +32,9 @@ type relay struct {
 	mu      sync.Mutex
 	process signaler
 	resize  func(context.Context)
-	last    syscall.Signal // that asked to end
-	asked   int            // how often the command was
-	timer   *time.Timer    // runs out with graceTime
+	last    syscall.Signal   // that asked to end
+	asked   []syscall.Signal // those that the command was told
+	timer   *time.Timer      // runs out with graceTime
 }
 
 // signaler is a client.Process as a relay needs it.
@@ -104,13 +105,13 @@ func (r *relay) handle(received syscall.Signal) {
 	r.mu.Lock()
 	process, resize := r.process, r.resize
 	ends := received == syscall.SIGINT || received == syscall.SIGTERM || received == syscall.SIGHUP
+	impatient := ends && slices.Contains(r.asked, received)
 	if ends {
 		r.last = received
 		if process != nil {
-			r.asked++
+			r.asked = append(r.asked, received)
 		}
 	}
-	impatient := r.asked > 1
 	if ends && received != syscall.SIGINT && r.timer == nil {
 		r.timer = time.AfterFunc(graceTime, r.cancel)
 	}
@@ -122,7 +123,7 @@ func (r *relay) handle(received syscall.Signal) {
 		}
 	case process == nil && !ends:
 		// Nobody is there who would want it.
-	case process == nil || ends && impatient:
+	case process == nil || impatient:
 		r.cancel()
 	default:
 		if process.Signal(r.Context, unix.SignalName(received)) != nil && ends {

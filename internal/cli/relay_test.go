@@ -39,6 +39,7 @@ func TestRelay(t *testing.T) {
 		"an interrupt is the command's":                       {during: []syscall.Signal{syscall.SIGINT}, told: []string{"SIGINT"}, status: 130},
 		"a command may survive its interrupt for long":        {during: []syscall.Signal{syscall.SIGINT, pause}, told: []string{"SIGINT"}, status: 130},
 		"a second interrupt kills":                            {during: []syscall.Signal{syscall.SIGINT, syscall.SIGINT}, told: []string{"SIGINT"}, ended: true, status: 130},
+		"a termination after an interrupt is its as well":     {during: []syscall.Signal{syscall.SIGINT, syscall.SIGTERM}, told: []string{"SIGINT", "SIGTERM"}, status: 143},
 		"a termination is the command's":                      {during: []syscall.Signal{syscall.SIGTERM}, told: []string{"SIGTERM"}, status: 143},
 		"a termination that is ignored kills":                 {during: []syscall.Signal{syscall.SIGTERM, pause}, told: []string{"SIGTERM"}, ended: true, status: 143},
 		"so does a hang-up":                                   {during: []syscall.Signal{syscall.SIGHUP, pause}, told: []string{"SIGHUP"}, ended: true, status: 129},
