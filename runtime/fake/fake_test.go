@@ -21,10 +21,17 @@ import (
 
 func TestMain(m *testing.M) {
 	fake.Main()
-	if bug := os.Getenv(bugVariable); bug != "" {
-		os.Exit(runWithBug(fake.Bug(bug)))
+	drivertest.CrashWhenAsked(opened())
+	if os.Getenv(bugVariable) != "" {
+		os.Exit(runWithBug())
 	}
 	os.Exit(m.Run())
+}
+
+// opened returns the driver that a process which these tests start is to use.
+func opened() *fake.Driver {
+	o := fake.Options{Dir: os.Getenv(dirVariable), Agent: os.Getenv(agentVariable)}
+	return fake.New(o).WithBug(fake.Bug(os.Getenv(bugVariable)))
 }
 
 // The environment of the processes that these tests start: the bug to run the suite with,
@@ -35,12 +42,9 @@ const (
 	dirVariable   = "COVE_FAKE_DIR"
 )
 
-// buildAgent returns the path of an agent, built once for all the processes of a test.
+// buildAgent returns the path of an agent that is built for the test.
 func buildAgent(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv(agentVariable); path != "" {
-		return path
-	}
 	path, err := drivertest.Agent(t.Context(), t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -62,10 +66,11 @@ func options(dir string) conformance.Options {
 }
 
 func TestConformance(t *testing.T) {
-	dir := drivertest.Dir(t)
-	t.Setenv(agentVariable, buildAgent(t))
-	d := fake.New(fake.Options{Dir: dir, Agent: os.Getenv(agentVariable)})
-	drivertest.Run(t, dir, func() driver.Driver { return d }, options(dir))
+	dir, agent := t.TempDir(), buildAgent(t)
+	d := fake.New(fake.Options{Dir: dir, Agent: agent})
+	o := options(dir)
+	o.Crash = drivertest.Crasher(dirVariable+"="+dir, agentVariable+"="+agent)
+	drivertest.Run(t, func() driver.Driver { return d }, o)
 }
 
 // caught lists, for every bug, the checks that must notice it. No other may.
@@ -196,13 +201,11 @@ func failedWithBug(t *testing.T, bug fake.Bug, agent string) map[string]string {
 
 // runWithBug runs the suite against a driver with one bug, prints what failed, and clears
 // what such a driver leaves behind.
-func runWithBug(bug fake.Bug) int {
-	dir := os.Getenv(dirVariable)
-	d := &recorder{Driver: fake.New(fake.Options{Dir: dir, Agent: os.Getenv(agentVariable)}).WithBug(bug)}
-	drivertest.CrashWhenAsked(d)
-	o := options(dir)
+func runWithBug() int {
+	d := &recorder{Driver: opened()}
+	o := options(os.Getenv(dirVariable))
 	o.Reopen = func() (driver.Driver, error) { return d, nil }
-	crash := drivertest.Crasher(dir)
+	crash := drivertest.Crasher()
 	o.Crash = func(ctx context.Context, id string, spec *cove.Spec, after time.Duration) ([]byte, error) {
 		d.note(id)
 		return crash(ctx, id, spec, after)

@@ -149,17 +149,20 @@ func (s *Shared) get(ctx context.Context, b *bench) (*box, error) {
 	return s.box, s.err
 }
 
-// Close ends the sandbox, if there is one.
+// Close ends the sandbox, if there is one. The next check that asks makes another.
 func (s *Shared) Close(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.alive != nil {
-		defer s.alive()
-	}
-	if s.box == nil {
+	if s.alive == nil {
 		return nil
 	}
-	return errors.Join(s.box.guest.Close(), s.box.machine.Destroy(ctx))
+	s.alive()
+	box := s.box
+	s.box, s.err, s.alive = nil, nil, nil
+	if box == nil {
+		return nil
+	}
+	return errors.Join(box.guest.Close(), box.machine.Destroy(ctx))
 }
 
 // result is how a command ended and what it wrote.

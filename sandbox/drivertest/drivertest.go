@@ -26,96 +26,66 @@ import (
 // requireVariable names runtimes, separated by commas, of which no check may be skipped.
 const requireVariable = "COVE_REQUIRE"
 
-// The environment of a program that was started to be killed while it creates a
-// sandbox: what it is to create, and the state directory that it shares with its parent.
-const (
-	crashVariable = "COVE_DRIVERTEST_CRASH"
-	dirVariable   = "COVE_DRIVERTEST_DIR"
-)
+// crashVariable tells a program that was started to be killed what it is to create.
+const crashVariable = "COVE_DRIVERTEST_CRASH"
 
-// crash is what is asked of a process that is to be killed.
+// crash is what is asked of such a program.
 type crash struct {
 	ID   string
 	Spec cove.Spec
 }
 
-// Dir returns a directory for the state of the driver under test: fresh, and removed with
-// the test, or that of the test which this process was started to crash for.
-func Dir(t *testing.T) string {
-	t.Helper()
-	if dir := os.Getenv(dirVariable); dir != "" {
-		return dir
-	}
-	return t.TempDir()
-}
-
-// Run runs every check as a subtest group/name of t, in parallel where it may. The runtime
-// is named by o.Spec.Runtime. The drivers that open returns share their state, which is
-// below dir, as from Dir. Run fills in what o leaves out of Reopen, Crash, StateDirs and
-// Shared.
+// Run runs every check as a subtest group/name of t, those of a group in parallel where
+// they may. The drivers that open returns share their state; o.Spec.Runtime names the
+// runtime. Without o.Reopen it is open; o.Shared is provided where it is nil, and closed.
 //
 // A runtime that this host can't run skips t, with the reason. One that COVE_REQUIRE names
 // fails instead, and so does each of its checks that would be skipped.
-func Run(t *testing.T, dir string, open func() driver.Driver, o conformance.Options) {
+func Run(t *testing.T, open func() driver.Driver, o conformance.Options) {
 	t.Helper()
-	d := open()
-	CrashWhenAsked(d)
-	required := slices.Contains(strings.Split(os.Getenv(requireVariable), ","), o.Spec.WithDefaults().Runtime)
+	d, runtime := open(), o.Spec.WithDefaults().Runtime
+	required := slices.Contains(strings.Split(os.Getenv(requireVariable), ","), runtime)
 	if _, err := d.Probe(t.Context()); err != nil {
 		if required {
-			t.Fatalf("%s requires %s: %v (%s)", requireVariable, o.Spec.Runtime, err, cove.HintOf(err))
+			t.Fatalf("%s requires %s: %v (%s)", requireVariable, runtime, err, cove.HintOf(err))
 		}
 		t.Skipf("%v (%s)", err, cove.HintOf(err))
 	}
 	if o.Reopen == nil {
 		o.Reopen = func() (driver.Driver, error) { return open(), nil }
 	}
-	if o.Crash == nil {
-		o.Crash = Crasher(dir, "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$")
-	}
-	if o.StateDirs == nil {
-		o.StateDirs = []string{dir}
-	}
 	if o.Shared == nil {
 		o.Shared = new(conformance.Shared)
-		t.Cleanup(func() {
-			if err := o.Shared.Close(context.Background()); err != nil {
-				t.Errorf("close the shared sandbox: %v", err)
-			}
-		})
 	}
-	run(t, d, o, required)
-}
-
-// run runs the checks that need to be alone first: a parallel test of Go's waits for the
-// serial ones around it.
-func run(t *testing.T, d driver.Driver, o conformance.Options, required bool) {
 	checks := conformance.Checks()
-	slices.SortStableFunc(checks, func(a, b conformance.Check) int {
-		return btoi(b.Needs.Alone) - btoi(a.Needs.Alone)
-	})
-	for _, c := range checks {
-		t.Run(c.Group+"/"+c.Name, func(t *testing.T) {
-			if !c.Needs.Alone {
-				t.Parallel()
-			}
-			err := c.Run(t.Context(), d, o)
-			var skip *conformance.Skip
-			switch {
-			case errors.As(err, &skip) && !required:
-				t.Skip(skip.Reason)
-			case err != nil:
-				t.Errorf("%s\n%v", c.Clause, err)
+	for _, group := range conformance.Groups {
+		t.Run(group, func(t *testing.T) {
+			for _, c := range checks {
+				if c.Group == group {
+					t.Run(c.Name, func(t *testing.T) { run(t, c, d, o, required) })
+				}
 			}
 		})
 	}
+	if err := o.Shared.Close(context.Background()); err != nil {
+		t.Errorf("close the shared sandbox: %v", err)
+	}
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
+// run runs one check. One that needs to be alone is not parallel: Go's parallel tests wait
+// for the serial ones around them, and those of earlier groups are over.
+func run(t *testing.T, c conformance.Check, d driver.Driver, o conformance.Options, required bool) {
+	if !c.Needs.Alone {
+		t.Parallel()
 	}
-	return 0
+	err := c.Run(t.Context(), d, o)
+	var skip *conformance.Skip
+	switch {
+	case errors.As(err, &skip) && !required:
+		t.Skip(skip.Reason)
+	case err != nil:
+		t.Errorf("%s\n%v", c.Clause, err)
+	}
 }
 
 // CrashWhenAsked does nothing, except in a process that Crasher started: there it creates
@@ -143,9 +113,10 @@ func CrashWhenAsked(d driver.Driver) {
 	os.Exit(0)
 }
 
-// Crasher returns an Options.Crash that runs this program again, with the given arguments.
-// There, a driver on the state in dir is to be handed to CrashWhenAsked.
-func Crasher(dir string, arguments ...string) func(context.Context, string, *cove.Spec, time.Duration) ([]byte, error) {
+// Crasher returns an Options.Crash that runs this program again, with additions to its
+// environment ("KEY=value"). There, TestMain hands a driver on the same state to
+// CrashWhenAsked.
+func Crasher(environment ...string) func(context.Context, string, *cove.Spec, time.Duration) ([]byte, error) {
 	return func(ctx context.Context, id string, spec *cove.Spec, after time.Duration) ([]byte, error) {
 		asked, err := json.Marshal(crash{ID: id, Spec: *spec})
 		if err != nil {
@@ -153,8 +124,8 @@ func Crasher(dir string, arguments ...string) func(context.Context, string, *cov
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, "/proc/self/exe", arguments...)
-		cmd.Env = append(os.Environ(), crashVariable+"="+string(asked), dirVariable+"="+dir)
+		cmd := exec.CommandContext(ctx, "/proc/self/exe")
+		cmd.Env = slices.Concat(os.Environ(), environment, []string{crashVariable + "=" + string(asked)})
 		cmd.WaitDelay = time.Second
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
