@@ -4,6 +4,7 @@ package account
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -181,4 +182,17 @@ func parseID(s string) (int, error) {
 func unknown(what, name string) error {
 	return cove.Errorf(cove.Unauthenticated, "", "", fmt.Sprintf("%s %q is unknown in this sandbox", what, name),
 		"name one of its /etc/passwd, or a number as in 1000 or 1000:1000")
+}
+
+// Resolve makes a path absolute: one that is relative, or begins with ~, is below the
+// account's home. An empty path is the home itself.
+func (a Account) Resolve(path string) string {
+	if path == "~" || strings.HasPrefix(path, "~/") {
+		path = path[1:]
+		return filepath.Join(a.Home, path)
+	}
+	if filepath.IsAbs(path) {
+		return filepath.Clean(path)
+	}
+	return filepath.Join(a.Home, path)
 }

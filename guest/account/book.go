@@ -22,13 +22,14 @@ type Book struct {
 	groupSeen  version
 	users      *users
 	groups     *groups
+	defaults   Defaults
 }
 
 // Open returns the Book of the files at the two paths. A missing file is an empty one.
 func Open(passwd, group string) *Book {
 	return &Book{
 		passwd: passwd, group: group, turns: make(chan struct{}, parallel),
-		users: parseUsers(""), groups: parseGroups(""),
+		users: parseUsers(""), groups: parseGroups(""), defaults: initial(),
 	}
 }
 

@@ -54,6 +54,7 @@ func fail(ctx context.Context, op, id string, err error) error {
 	case isWire:
 		failed.Code = own(wire.OfConnect(answer.Meta().Get(wire.CodeHeader), answer.Code()))
 		failed.Err = errors.New(printable(answer.Message()))
+		failed.Hint = printable(answer.Meta().Get(wire.HintHeader))
 	case errors.As(err, &answer) && answer.Code() == connect.CodeResourceExhausted:
 		failed.Code = cove.TooLarge
 		failed.Err = errors.New("the reply is larger than an agent may send")
@@ -62,7 +63,9 @@ func fail(ctx context.Context, op, id string, err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		failed.Err = errors.New("the guest agent broke off the stream")
 	}
-	failed.Hint = hints[failed.Code]
+	if failed.Hint == "" {
+		failed.Hint = hints[failed.Code]
+	}
 	return failed
 }
 
@@ -80,7 +83,11 @@ func failStatus(op, id string, response *http.Response) error {
 		message = strings.ToLower(http.StatusText(response.StatusCode))
 	}
 	code := own(wire.OfStatus(response.Header.Get(wire.CodeHeader), response.StatusCode))
-	return &cove.Error{Code: code, Op: op, ID: id, Err: errors.New(message), Hint: hints[code]}
+	failed := &cove.Error{Code: code, Op: op, ID: id, Err: errors.New(message), Hint: hints[code]}
+	if hint := printable(response.Header.Get(wire.HintHeader)); hint != "" {
+		failed.Hint = hint
+	}
+	return failed
 }
 
 // printable makes a guest's words fit for a terminal and a log: one line, bounded,

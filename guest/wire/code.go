@@ -13,6 +13,8 @@ const (
 	// CodeHeader names the cove.Code of an error, on HTTP replies and in the metadata of
 	// Connect errors: it is finer than the wire's own codes. A foreign agent sends none.
 	CodeHeader = "Cove-Code"
+	// HintHeader says what to do about an error, beside CodeHeader.
+	HintHeader = "Cove-Hint"
 	// ResultTrailer follows an archive: ResultOK when it is whole, else what went wrong.
 	ResultTrailer = "Cove-Result"
 	// ResultOK is the result of a whole archive.

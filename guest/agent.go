@@ -1,0 +1,192 @@
+// Package guest is the agent: process 1 of every sandbox. It starts commands, moves files,
+// watches directories and connects ports for whoever holds a stream to it, and collects
+// what dies.
+//
+// Every stream speaks HTTP, and whoever has one is the sandbox's owner: nothing inside but
+// root gets one.
+package guest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/covehq/cove/guest/account"
+	"github.com/covehq/cove/guest/file"
+	"github.com/covehq/cove/guest/process"
+	"github.com/covehq/cove/guest/watch"
+	"github.com/covehq/cove/guest/wire/gen/filesystem/filesystemconnect"
+	"github.com/covehq/cove/guest/wire/gen/guest/guestconnect"
+	"github.com/covehq/cove/guest/wire/gen/process/processconnect"
+)
+
+// Options configures an Agent. The zero value serves in any process.
+type Options struct {
+	// Orphans says that this process inherits orphans, as process 1 or a subreaper, and
+	// has the agent collect them. Nothing else in it may then wait for children.
+	Orphans bool
+	// Passwd and Group are the account files; "" is those in /etc.
+	Passwd, Group string
+	// Memory is how many bytes of output all processes together may retain; 0 is a
+	// share of the memory that the sandbox has.
+	Memory int
+	// Log gets what is worth a line; nil is nowhere.
+	Log io.Writer
+}
+
+// Agent serves the wire. Its methods may be called concurrently.
+type Agent struct {
+	book     *account.Book
+	table    *process.Table
+	watchers *watch.Service
+	log      *log.Logger
+	handler  http.Handler
+	server   *http.Server
+	feed     *feed
+	doors    sync.WaitGroup
+
+	mu      sync.Mutex
+	closers map[io.Closer]struct{} // doors and listeners
+	closed  bool
+}
+
+// New returns an Agent, which serves nobody yet.
+func New(o Options) *Agent {
+	orDefault(&o.Passwd, "/etc/passwd")
+	orDefault(&o.Group, "/etc/group")
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	if o.Memory == 0 {
+		o.Memory = outputShare(memoryLimit())
+	}
+	book := account.Open(o.Passwd, o.Group)
+	a := &Agent{
+		book:     book,
+		table:    process.NewTable(process.NewReaper(o.Orphans), o.Memory),
+		watchers: watch.NewService(book),
+		log:      log.New(o.Log, "cove-agent: ", 0),
+		feed:     newFeed(),
+		closers:  map[io.Closer]struct{}{},
+	}
+	a.handler = a.routes()
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetUnencryptedHTTP2(true)
+	a.server = &http.Server{
+		Handler:           a.handler,
+		Protocols:         protocols,
+		ReadHeaderTimeout: time.Minute,
+		MaxHeaderBytes:    64 << 10,
+		ErrorLog:          a.log,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+	}
+	return a
+}
+
+func orDefault(field *string, value string) {
+	if *field == "" {
+		*field = value
+	}
+}
+
+// Handler returns the agent's HTTP interface.
+func (a *Agent) Handler() http.Handler { return a.handler }
+
+// Serve serves the connections that ServeConn, ServeDoor and Listen bring, until Close. It
+// is called once.
+func (a *Agent) Serve() error {
+	err := a.server.Serve(a.feed)
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}
+
+// ServeConn serves one connection in the background.
+func (a *Agent) ServeConn(c net.Conn) { a.feed.put(c) }
+
+// Close kills all processes, closes all connections and waits for that until ctx ends.
+func (a *Agent) Close(ctx context.Context) error {
+	a.mu.Lock()
+	a.closed = true
+	for closer := range a.closers {
+		_ = closer.Close()
+	}
+	a.mu.Unlock()
+	err := a.table.Close(ctx)
+	err = errors.Join(err, a.server.Close())
+	_ = a.feed.Close()
+	a.watchers.Close()
+	a.doors.Wait()
+	return err
+}
+
+// own registers something that Close closes; it returns false after Close.
+func (a *Agent) own(c io.Closer) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return false
+	}
+	a.closers[c] = struct{}{}
+	return true
+}
+
+// disown closes and forgets it.
+func (a *Agent) disown(c io.Closer) {
+	_ = c.Close()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.closers, c)
+}
+
+// routes puts the interface together.
+func (a *Agent) routes() http.Handler {
+	mux := http.NewServeMux()
+	options := connect.WithHandlerOptions(
+		connect.WithInterceptors(errorInterceptor{}),
+		connect.WithReadMaxBytes(maxRequest),
+		connect.WithCompressMinBytes(compressible),
+	)
+	processes := process.NewService(a.table, a.book)
+	mux.Handle(processconnect.NewProcessHandler(processes, options))
+	mux.Handle(guestconnect.NewGuestHandler(processes, options))
+	files := file.New(a.book)
+	mux.Handle(filesystemconnect.NewFilesystemHandler(filesystem{files, a.watchers}, options))
+	mux.HandleFunc("GET /files", reply(files.Download))
+	mux.HandleFunc("POST /files", reply(files.Upload))
+	mux.HandleFunc("GET /cove/archive", reply(files.Archive))
+	mux.HandleFunc("PUT /cove/archive", reply(files.Extract))
+	mux.HandleFunc("POST /cove/dial", reply(a.serveDial))
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET /metrics", newMeter().serve)
+	mux.HandleFunc("GET /envs", a.serveEnvs)
+	mux.HandleFunc("POST /init", reply(a.serveInit))
+	return withoutZeroTimeout(mux)
+}
+
+// filesystem is the two services of files as the one that the wire has.
+type filesystem struct {
+	*fileService
+	*watchService
+}
+
+type (
+	fileService  = file.Service
+	watchService = watch.Service
+)
+
+const (
+	// maxRequest bounds one message to the agent.
+	maxRequest = 16 << 20
+	// compressible is the size from which a reply is compressed for clients that ask.
+	compressible = 4 << 10
+)
