@@ -216,7 +216,7 @@ func (a *agent) Start(ctx context.Context, r *connect.Request[process.StartReque
 		case <-ctx.Done():
 			return a.left(p, ctx.Err())
 		case <-a.stopped:
-			return errors.New("the sandbox is gone")
+			panic(http.ErrAbortHandler) // the connection breaks without another word
 		}
 	}
 }
@@ -242,8 +242,11 @@ func (a *agent) spawn(r *process.StartRequest) *proc {
 		start: r, output: make(chan *process.ProcessEvent), killed: make(chan struct{}),
 		signal: make(chan process.Signal, 1), done: make(chan struct{}),
 	}
-	p.kill = sync.OnceFunc(func() { close(p.killed) })
 	p.stdin, p.input = io.Pipe()
+	p.kill = sync.OnceFunc(func() {
+		close(p.killed)
+		p.stdin.Close()
+	})
 	if !r.GetStdin() {
 		p.input.Close()
 	}
@@ -354,6 +357,17 @@ var programs = map[string]func(*agent, *proc) int{
 		p.write(false, strconv.AppendInt(nil, n, 10))
 		return 0
 	},
+	// Writes as many MiB as it is told.
+	"flood": func(_ *agent, p *proc) int {
+		piece := bytes.Repeat([]byte("0123456789abcdef"), 8<<10)
+		most, _ := strconv.Atoi(p.start.GetProcess().GetArgs()[0])
+		for range most * (1 << 20) / len(piece) {
+			if !p.write(false, piece) {
+				return -1
+			}
+		}
+		return 0
+	},
 	// Writes as many bytes as it is told, in lines of eight digits that count up.
 	"count": func(_ *agent, p *proc) int {
 		total, _ := strconv.Atoi(p.start.GetProcess().GetArgs()[0])
@@ -396,7 +410,7 @@ func (a *agent) Connect(ctx context.Context, r *connect.Request[process.ConnectR
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-a.stopped:
-		return errors.New("the sandbox is gone")
+		panic(http.ErrAbortHandler)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/sandbox/driver"
 	"github.com/covehq/cove/store"
 )
 
@@ -290,7 +291,7 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	initCtx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
 	if err := client.Init(initCtx, dial.Init{Env: spec.Env, User: spec.User, Workdir: spec.Workdir}); err != nil {
-		return err
+		return s.diagnose(ctx, machine, err)
 	}
 	if err := s.running(ctx); err != nil {
 		return err
@@ -300,6 +301,27 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	}
 	h.log.Info("sandbox runs", "id", s.id, "name", s.name, "runtime", spec.Runtime, "boot", time.Since(started))
 	return nil
+}
+
+// diagnose returns why a guest that was up did not answer: err, unless the sandbox has
+// ended, which its driver knows soon.
+func (s *Sandbox) diagnose(ctx context.Context, machine driver.Machine, err error) error {
+	if !errors.Is(err, cove.Unavailable) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, endNoticed)
+	defer cancel()
+	exit, waitErr := machine.Wait(ctx)
+	if waitErr != nil {
+		return err
+	}
+	r := s.snapshot()
+	r.Reason = exit.Reason
+	return &cove.Error{
+		Code: cove.Unavailable, ID: s.id,
+		Err:  fmt.Errorf("the sandbox ended while it came up: %s", explain(r, plain(exit.Message))),
+		Hint: "raise its memory limit if that is low, or run cove doctor",
+	}
 }
 
 // running writes down that the sandbox runs, and then makes it so.
@@ -355,11 +377,7 @@ func (s *Sandbox) watch() {
 			return
 		}
 		if err == nil {
-			message := plain(exit.Message)
-			if exit.Reason == cove.ReasonOOM {
-				message = "" // the host words that, with the limit
-			}
-			if s.end(cove.StateFailed, exit.Reason, message) {
+			if s.end(cove.StateFailed, exit.Reason, plain(exit.Message)) {
 				s.host.bury(s)
 			}
 			return

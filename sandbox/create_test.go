@@ -113,6 +113,14 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 				return nil
 			})
 		}, cove.Invalid, cove.Invalid},
+		{"it dies before the guest answers", func(r *rig, _ context.CancelFunc) {
+			r.world.set(func(_ context.Context, at, id string) error {
+				if at == "booted" {
+					r.world.die(id, driver.Exit{Reason: cove.ReasonOOM})
+				}
+				return nil
+			})
+		}, cove.Unavailable, cove.Unavailable},
 		{"the caller leaves before it is made", putOf(cove.StateCreating, nil), cove.Internal, context.Canceled},
 		{"the caller leaves while the driver begins", cancelAt("create"), cove.Internal, context.Canceled},
 		{"the caller leaves while the driver works", cancelAt("boot"), cove.Internal, context.Canceled},

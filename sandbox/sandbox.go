@@ -168,10 +168,7 @@ func (s *Sandbox) end(state cove.State, why cove.Reason, message string) bool {
 		return false
 	}
 	s.record.State, s.record.Reason = state, why
-	s.record.Message = message
-	if message == "" {
-		s.record.Message = explain(s.record)
-	}
+	s.record.Message = explain(s.record, message)
 	s.record.EndedAt = time.Now().UTC()
 	s.unsaved = true
 	s.kill(gone(s.record))
@@ -186,11 +183,20 @@ func (s *Sandbox) end(state cove.State, why cove.Reason, message string) bool {
 	return true
 }
 
-// explain puts the reason for which a sandbox ended into words.
-func explain(r store.Record) string {
-	switch r.Reason {
-	case cove.ReasonOOM:
+// explain puts the reason for which a sandbox ended into words: the given ones, unless
+// there are better ones.
+func explain(r store.Record, message string) string {
+	if r.Reason == cove.ReasonOOM {
 		return fmt.Sprintf("out of memory (limit %v)", r.Spec.Limits.Memory)
+	}
+	if message != "" {
+		return message
+	}
+	switch r.Reason {
+	case cove.ReasonKilled:
+		return "something outside ended it"
+	case cove.ReasonExited:
+		return "its first process ended"
 	case cove.ReasonExpired:
 		return fmt.Sprintf("its time to live of %v has passed", r.Spec.TTL)
 	case cove.ReasonIdle:

@@ -78,7 +78,7 @@ func checkSpec(p *problems, s *cove.Spec) {
 	if !runtimePattern.MatchString(s.Runtime) {
 		p.invalid("write a runtime as driver or driver:variant, such as gvisor", "runtime %s is not a runtime name", quote(s.Runtime))
 	}
-	checkText(p, "image", s.Image)
+	checkText(p, "image", s.Image, "use an image such as host or rootfs:DIR")
 	checkLimits(p, s.Limits)
 	if s.Network.Mode != cove.NetworkNone {
 		p.add(cove.NotSupported, "leave the network mode out, or use none, which is loopback only",
@@ -86,9 +86,10 @@ func checkSpec(p *problems, s *cove.Spec) {
 	}
 	checkEnv(p, s.Env)
 	checkUser(p, s.User)
-	checkText(p, "workdir", s.Workdir)
+	const absolute = "use an absolute path, such as /workspace"
+	checkText(p, "workdir", s.Workdir, absolute)
 	if !strings.HasPrefix(s.Workdir, "/") {
-		p.invalid("use an absolute path, such as /workspace", "workdir %s is not absolute", quote(s.Workdir))
+		p.invalid(absolute, "workdir %s is not absolute", quote(s.Workdir))
 	}
 	checkLabels(p, s.Labels)
 	checkDuration(p, "timeout", s.Timeout)
@@ -183,14 +184,14 @@ func isRoot(user string) bool {
 }
 
 // checkText notes a path or reference that is empty, overlong or unprintable.
-func checkText(p *problems, name, value string) {
+func checkText(p *problems, name, value, hint string) {
 	switch {
 	case value == "":
-		p.invalid("", "%s is empty", name)
+		p.invalid(hint, "%s is empty", name)
 	case len(value) > maxPath:
-		p.invalid("", "%s is longer than %d bytes", name, maxPath)
+		p.invalid(hint, "%s is longer than %d bytes", name, maxPath)
 	case !printable(value):
-		p.invalid("", "%s %s has control characters or is not UTF-8", name, quote(value))
+		p.invalid(hint, "%s %s has control characters or is not UTF-8", name, quote(value))
 	}
 }
 

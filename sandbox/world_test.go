@@ -112,12 +112,15 @@ func (w *world) remove(id string) {
 	}
 }
 
-// die ends what runs as a sandbox, and leaves its remains.
+// die ends what runs as a sandbox, where something does, and leaves its remains.
 func (w *world) die(id string, exit driver.Exit) {
-	t := w.find(id)
-	t.exit = exit
-	t.agent.close()
-	close(t.dead)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if t := w.things[id]; t != nil && t.agent != nil && !isClosed(t.dead) {
+		t.exit = exit
+		t.agent.close()
+		close(t.dead)
+	}
 }
 
 func (w *world) Probe(ctx context.Context) (driver.Info, error) {
@@ -189,6 +192,9 @@ func (m *testMachine) Dial(ctx context.Context) (net.Conn, error) {
 }
 
 func (m *testMachine) Wait(ctx context.Context) (driver.Exit, error) {
+	if err := m.world.step(ctx, "wait", m.id); err != nil {
+		return driver.Exit{}, err
+	}
 	select {
 	case <-m.thing.dead:
 		return m.thing.exit, nil
