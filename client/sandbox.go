@@ -65,14 +65,24 @@ func (c *Client) List(ctx context.Context, filter Filter) ([]cove.Sandbox, error
 
 // Refresh asks the server for the current view.
 func (s *Sandbox) Refresh(ctx context.Context) error {
-	return s.client.call(ctx, s.request("find sandbox", http.MethodGet, ""), &s.Sandbox)
+	return s.renew(ctx, s.request("find sandbox", http.MethodGet, ""))
 }
 
 // Update changes lifetimes and labels.
 func (s *Sandbox) Update(ctx context.Context, update cove.SandboxUpdate) error {
 	r := s.request("update", http.MethodPatch, "")
 	r.in = update
-	return s.client.call(ctx, r, &s.Sandbox)
+	return s.renew(ctx, r)
+}
+
+// renew replaces the whole view: what the reply leaves out is not what it was before.
+func (s *Sandbox) renew(ctx context.Context, r request) error {
+	var view cove.Sandbox
+	if err := s.client.call(ctx, r, &view); err != nil {
+		return err
+	}
+	s.Sandbox = view
+	return nil
 }
 
 // Remove destroys the sandbox and returns when nothing of it is left. Removing one that

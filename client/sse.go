@@ -48,7 +48,7 @@ func (c *Client) subscribe(ctx context.Context, r request) (*events, error) {
 // ended the stream in good order.
 func (e *events) next(out any) error {
 	var name, data []byte
-	for e.lines.Scan() {
+	for e.ctx.Err() == nil && e.lines.Scan() {
 		line := e.lines.Bytes()
 		field, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
