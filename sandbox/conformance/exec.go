@@ -32,7 +32,8 @@ func execChecks() []check {
 		{"large-output", "Sixteen mebibytes of output arrive whole.", Needs{}, execLargeOutput},
 		{"offsets", "The offsets of what arrives leave nothing out and repeat nothing.", Needs{}, execOffsets},
 		{"terminal", "A command that is given a terminal has one, of that size.", Needs{}, execTerminal},
-		{"resize", "A terminal takes a new size.", Needs{}, execResize},
+		{"terminal-input", "A command that reads its terminal waits for input.", Needs{}, execTerminalInput},
+		{"resize", "A terminal takes a new size, and its command is told (SIGWINCH).", Needs{}, execResize},
 		{"background", "A command goes on when nobody reads, and is followed later from its start.", Needs{}, execBackground},
 		{"follow-from-offset", "A command that has ended is read from any offset.", Needs{}, execFollowOffset},
 		{"list", "What was started is listed with its tag, while it runs and when it has ended.", Needs{}, execList},
@@ -284,13 +285,44 @@ func execTerminal(ctx context.Context, b *bench) error {
 	return equal("size by the terminal", string(bytes.TrimSpace(r.terminal)), "25 81")
 }
 
+// execTerminalInput writes only when another command has come and gone: a terminal that
+// does not block has ended its reader by then.
+func execTerminalInput(ctx context.Context, b *bench) error {
+	x, err := b.shared(ctx)
+	if err != nil {
+		return err
+	}
+	start := shell("stty -echo; echo ready; read line; echo got $line")
+	start.TTY, start.Stdin = &cove.TerminalSize{Cols: 80, Rows: 24}, true
+	stream, err := x.guest.Start(ctx, start)
+	if err != nil {
+		return err
+	}
+	defer stream.Close()
+	if _, err := readUntil(stream, "ready"); err != nil {
+		return err
+	}
+	for range 3 {
+		if err := x.alive(ctx); err != nil {
+			return err
+		}
+	}
+	if err := x.open(ctx, stream.PID); err != nil {
+		return err
+	}
+	_, err = readUntil(stream, "got go")
+	return err
+}
+
 func execResize(ctx context.Context, b *bench) error {
 	x, err := b.shared(ctx)
 	if err != nil {
 		return err
 	}
-	start := shell("stty -echo; echo ready; read line; echo size $(stty size) end")
-	start.TTY = &cove.TerminalSize{Cols: 80, Rows: 24}
+	start := shell("trap 'echo size $(stty size) end; exit' WINCH; echo ready; while :; do sleep 0.02; done")
+	start.TTY, start.KillOnDisconnect = &cove.TerminalSize{Cols: 80, Rows: 24}, true
+	ctx, cancel := shortly(ctx)
+	defer cancel()
 	stream, err := x.guest.Start(ctx, start)
 	if err != nil {
 		return err
@@ -301,9 +333,6 @@ func execResize(ctx context.Context, b *bench) error {
 	}
 	if err := x.guest.Resize(ctx, stream.PID, cove.TerminalSize{Cols: 132, Rows: 50}); err != nil {
 		return fmt.Errorf("resize: %w", err)
-	}
-	if err := x.guest.Write(ctx, stream.PID, strings.NewReader("\n")); err != nil {
-		return fmt.Errorf("write to the terminal: %w", err)
 	}
 	output, err := readUntil(stream, "end")
 	if err != nil {

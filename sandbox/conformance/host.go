@@ -83,22 +83,48 @@ func foreignMount(path string) bool {
 // KillProcesses ends a sandbox as a crash does: it kills every process on this host that
 // carries its id, and returns when they are dead. It returns an error when there is none.
 func KillProcesses(ctx context.Context, id string) error {
-	pids, err := processes(id)
-	if err == nil && len(pids) == 0 {
-		err = errors.New("no process on this host carries the id " + id)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for killed := 0; ; {
+		pids, err := processes(id)
+		switch {
+		case err != nil:
+			return err
+		case len(pids) == 0 && killed == 0:
+			return errors.New("no process on this host carries the id " + id)
+		case len(pids) == 0:
+			return nil
+		}
+		for _, pid := range pids {
+			if err := killProcess(ctx, pid); err != nil {
+				return fmt.Errorf("kill process %d: %w", pid, err)
+			}
+			killed++
+		}
+	}
+}
+
+// killProcess kills a process and returns when it is dead: a while after it has lost its
+// command line.
+func killProcess(ctx context.Context, pid int) error {
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return eventually(ctx, 10*time.Second, func() error {
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by now
-		}
-		if pids, err = processes(id); err != nil {
+	defer unix.Close(pidfd)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return err
+	}
+	for ctx.Err() == nil {
+		polled := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(polled, 100); n > 0 || err != nil && !errors.Is(err, unix.EINTR) {
 			return err
 		}
-		return equal("living processes of the sandbox", len(pids), 0)
-	})
+	}
+	return ctx.Err()
 }
 
 // processes returns the living processes whose command line or cgroup names id, but never
