@@ -149,7 +149,7 @@ func exitOf(end *process.ProcessEvent_EndEvent) *cove.Exit {
 	if end.Signal != 0 {
 		exit.Signal = signalName(syscall.Signal(end.Signal))
 	}
-	if end.Error != nil && end.Signal == 0 {
+	if end.Error != nil && !end.Exited && end.Signal == 0 {
 		exit.Error = printable(*end.Error)
 	}
 	return exit
