@@ -57,16 +57,16 @@ func (h *Host) create(ctx context.Context, spec *cove.Spec, key string) (*Sandbo
 	if len(key) > 255 || !printable(key) {
 		p.invalid("use a short random text as idempotency key", "the idempotency key has more than 255 bytes or control characters")
 	}
-	print := ""
+	digest := ""
 	if p.code != cove.Invalid { // what is valid can be written as JSON
 		var err error
-		if print, err = fingerprint(spec); err != nil {
+		if digest, err = fingerprint(spec); err != nil {
 			return nil, err
 		}
 	}
 	for {
-		if earlier := h.byKey(key); earlier != nil && print != "" {
-			s, err := earlier.repeat(ctx, print)
+		if earlier := h.byKey(key); earlier != nil && digest != "" {
+			s, err := earlier.repeat(ctx, digest)
 			if errors.Is(err, errRetry) {
 				continue
 			}
@@ -76,7 +76,7 @@ func (h *Host) create(ctx context.Context, spec *cove.Spec, key string) (*Sandbo
 		if err != nil {
 			return nil, err
 		}
-		order.IdempotencyKey, order.Fingerprint = key, print
+		order.IdempotencyKey, order.Fingerprint = key, digest
 		s, err := h.reserve(order)
 		if errors.Is(err, errRetry) {
 			continue
@@ -117,8 +117,8 @@ func (h *Host) byKey(key string) *Sandbox {
 // repeat returns s to a second create with its idempotency key, once s has come up. It
 // fails as the first one did, but with errRetry where that was only given up by its
 // caller.
-func (s *Sandbox) repeat(ctx context.Context, print string) (*Sandbox, error) {
-	if s.print != print {
+func (s *Sandbox) repeat(ctx context.Context, digest string) (*Sandbox, error) {
+	if s.digest != digest {
 		return nil, &cove.Error{
 			Code: cove.Conflict, ID: s.id,
 			Err:  fmt.Errorf("the idempotency key was used for sandbox %s with another spec", s.id),

@@ -408,7 +408,7 @@ func TestRepetitionFailsAsTheFirstDid(t *testing.T) {
 	s := r.byKey("key")
 	repeated := make(chan error, 1)
 	go func() {
-		_, err := s.repeat(t.Context(), s.print)
+		_, err := s.repeat(t.Context(), s.digest)
 		repeated <- err
 	}()
 	close(fail)

@@ -25,7 +25,7 @@ type Sandbox struct {
 	id      string
 	name    string
 	key     string
-	print   string   // of the spec that it was created with
+	digest  string   // of the spec that it was created with
 	runtime *runtime // nil where the driver is not part of this host
 	lease   lease    // guarded by host.leases
 
@@ -55,7 +55,7 @@ type Sandbox struct {
 // newSandbox returns the live object for a record.
 func newSandbox(h *Host, r store.Record, on *runtime) *Sandbox {
 	s := &Sandbox{
-		host: h, id: r.ID, name: r.Spec.Name, key: r.IdempotencyKey, print: r.Fingerprint,
+		host: h, id: r.ID, name: r.Spec.Name, key: r.IdempotencyKey, digest: r.Fingerprint,
 		runtime: on, ready: make(chan struct{}), record: r, lastUse: time.Now(),
 	}
 	s.lease.owner = s

@@ -53,7 +53,7 @@ func (r Record) View() cove.Sandbox {
 	}
 	view.Spec.Env, view.Spec.Labels = maps.Clone(r.Spec.Env), maps.Clone(r.Spec.Labels)
 	if !r.ExpiresAt.IsZero() {
-		expires := r.ExpiresAt.Round(0)
+		expires := r.ExpiresAt.Truncate(time.Microsecond) // and without the monotonic clock
 		view.ExpiresAt = &expires
 	}
 	return view
