@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"unicode/utf8"
 
@@ -216,13 +215,17 @@ func (p *program) resizer(tty bool, process *client.Process) func(context.Contex
 	return func(ctx context.Context) { _ = process.Resize(ctx, p.terminalSize()) }
 }
 
-// commandAfter returns the words of a command line after the given number of arguments.
-func commandAfter(args []string, n int) ([]string, error) {
-	if len(args) <= n {
+// commandIn returns the command that stands at the end of a command line. Flags end at
+// the first argument, so a -- that follows one is still there.
+func commandIn(args []string) ([]string, error) {
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	if len(args) == 0 {
 		return nil, usage("missing command", "write it after --, as in: -- python3 -c 'print(6*7)'")
 	}
-	if strings.ContainsRune(args[n], 0) || args[n] == "" {
+	if args[0] == "" {
 		return nil, usage("the command is empty", "write it after --")
 	}
-	return args[n:], nil
+	return args, nil
 }

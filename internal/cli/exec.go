@@ -33,7 +33,7 @@ with -d what POST …/processes replies.`,
 			if len(args) == 0 {
 				return usage("missing ID", "as in: cove exec build -- make test")
 			}
-			argv, err := commandAfter(args, 1)
+			argv, err := commandIn(args[1:])
 			if err != nil {
 				return err
 			}

@@ -35,7 +35,7 @@ With --json, prints what POST /v1/sandboxes/{id}/exec replies, when the command 
   tar c src | cove run --memory 2g -- sh -c 'tar x && make -C src test'
   cove run -it -- bash`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			argv, err := commandAfter(args, 0)
+			argv, err := commandIn(args)
 			if err != nil {
 				return err
 			}
