@@ -110,7 +110,7 @@ func unpack(op string, r io.Reader, dir, name string) error {
 func (u *unpacker) fail(at string, err error) error {
 	var ours *cove.Error
 	if errors.As(err, &ours) {
-		return cove.Wrap(err, u.op, at)
+		return err
 	}
 	if errors.Is(err, tar.ErrHeader) {
 		return cove.Errorf(cove.Unavailable, u.op, at, "the sandbox sent an archive that is broken", "try again")

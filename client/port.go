@@ -27,7 +27,7 @@ func (s *Sandbox) DialPort(ctx context.Context, port int) (net.Conn, error) {
 	call.header = http.Header{"Connection": {"Upgrade"}, "Upgrade": {httpapi.UpgradeTCP}}
 	response, err := s.client.send(ctx, call)
 	if err != nil {
-		return nil, cove.Wrap(err, call.op, s.ID)
+		return nil, err
 	}
 	stream, ok := response.Body.(io.ReadWriteCloser)
 	if response.StatusCode != http.StatusSwitchingProtocols || !ok {

@@ -66,7 +66,7 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 		return response, nil
 	}
 	defer response.Body.Close()
-	return nil, cove.Wrap(httpapi.ReadError(response), r.op, "")
+	return nil, httpapi.ReadError(response)
 }
 
 func (c *Client) prepare(ctx context.Context, r request) (*http.Request, error) {
@@ -120,7 +120,7 @@ func broken(ctx context.Context, op string, err error) error {
 	}
 	var ours *cove.Error
 	if errors.As(err, &ours) {
-		return cove.Wrap(err, op, "")
+		return err // the server's words, which say what was being done
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF

@@ -59,9 +59,9 @@ func (c *Cmd) start(env map[string]string) (*run, error) {
 	if err != nil {
 		cancel()
 		if c.ctx.Err() != nil {
-			err = c.ctx.Err()
+			err = cove.Wrap(c.ctx.Err(), "exec", c.sandbox.ID)
 		}
-		return nil, cove.Wrap(err, "exec", c.sandbox.ID)
+		return nil, err
 	}
 	r := &run{cmd: c, output: output, ended: make(chan struct{}), stopFeed: func() {}}
 	if c.Stdin != nil {

@@ -76,7 +76,7 @@ func (e *events) decode(name string, data []byte, out any) error {
 		if err := json.Unmarshal(data, &body); err != nil {
 			return broken(e.ctx, e.op, err)
 		}
-		return cove.Wrap(body.Err(), e.op, "")
+		return body.Err()
 	}
 	if err := json.Unmarshal(data, out); err != nil {
 		return broken(e.ctx, e.op, err)

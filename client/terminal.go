@@ -57,7 +57,7 @@ func (p *Process) Terminal(ctx context.Context, o TerminalOptions) (*Terminal, e
 		&websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
 	if err != nil {
 		if response != nil && response.StatusCode >= 400 && response.Body != nil {
-			return nil, cove.Wrap(httpapi.ReadError(response), call.op, "")
+			return nil, httpapi.ReadError(response)
 		}
 		return nil, c.fail(ctx, call.op, err)
 	}
@@ -88,7 +88,7 @@ func (t *Terminal) Read(p []byte) (int, error) {
 			t.mu.Unlock()
 			return 0, io.EOF
 		case message.Error != nil:
-			return 0, cove.Wrap(message.Error.Err(), "attach terminal", "")
+			return 0, message.Error.Err()
 		}
 	}
 	n := copy(p, t.rest)

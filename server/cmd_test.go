@@ -68,7 +68,7 @@ func TestCommandsThatNeverStart(t *testing.T) {
 		cmd  *client.Cmd
 		want error
 	}{
-		"an unknown program":   {box.Command("no-such-program"), cove.NotFound},
+		"an unknown program":   {box.Command("no-such-program"), cove.Invalid},
 		"an empty name":        {box.Command(""), cove.Invalid},
 		"a broken environment": {badEnv, cove.Invalid},
 		"a second start":       {twice, cove.Invalid},

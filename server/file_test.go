@@ -343,4 +343,3 @@ func TestADirectoryIsNoFile(t *testing.T) {
 		t.Error("a directory was overwritten")
 	}
 }
-

@@ -43,6 +43,7 @@ func (s *Server) registerPorts() {
 			"Without, a redirect to the proxy below.")
 	tunnel = replies(tunnel, http.StatusSwitchingProtocols, "The bytes of the connection, both ways.", nil)
 	tunnel = replies(tunnel, http.StatusPermanentRedirect, "The same address with a slash at its end.", nil)
+	tunnel.SkipValidateParams = true // the query is that of the program behind the redirect
 	register(s, tunnel, s.dialPort)
 	s.routes = append(s.routes, portRoute)
 	for _, method := range portMethods {
@@ -285,19 +286,29 @@ func (s *Server) dialPort(ctx context.Context, in *dialPortInput) (*huma.StreamR
 		fmt.Fprintf(buffered, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
 			httpapi.UpgradeTCP, httpapi.HeaderRequestID, infoOf(ctx).id)
 		if buffered.Flush() == nil {
-			splice(ctx, &bufferedConn{client, buffered.Reader}, inside)
+			ahead, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // can't fail
+			splice(ctx, &bufferedConn{client, ahead}, inside)
 		}
 	})
 }
 
-// bufferedConn is a connection of which something was read ahead.
+// bufferedConn is a connection of which something was read ahead. The rest is read past
+// http.Server's reader, which would take the end of what the client sends for the end of
+// the request, and cancel it.
 type bufferedConn struct {
 	net.Conn
-	ahead io.Reader
+	ahead []byte
 }
 
 // Read reads what was read ahead first.
-func (c *bufferedConn) Read(p []byte) (int, error) { return c.ahead.Read(p) }
+func (c *bufferedConn) Read(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		return n, nil
+	}
+	return c.Conn.Read(p)
+}
 
 // CloseWrite ends what is sent.
 func (c *bufferedConn) CloseWrite() error { return closeWrite(c.Conn) }

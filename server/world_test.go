@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -87,8 +86,11 @@ func (w *world) sandbox() *client.Sandbox {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() {
-		if err := made.Remove(context.Background()); err != nil && !errors.Is(err, cove.NotFound) && !errors.Is(err, cove.Gone) {
-			w.t.Errorf("remove: %v", err)
+		// By the host: the server may be gone, and the sandbox too.
+		if box, err := w.host.Sandbox(context.Background(), made.ID); err == nil {
+			if err := box.Destroy(context.Background()); err != nil {
+				w.t.Errorf("destroy: %v", err)
+			}
 		}
 	})
 	return made
