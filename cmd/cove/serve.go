@@ -12,6 +12,7 @@ import (
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/internal/cli"
 	"github.com/covehq/cove/internal/daemon"
+	"github.com/covehq/cove/runtime/oci"
 	"github.com/covehq/cove/sandbox"
 	"github.com/covehq/cove/server"
 	"github.com/covehq/cove/store/sqlite"
@@ -52,6 +53,9 @@ func serve(ctx context.Context, o cli.ServeOptions) (err error) {
 }
 
 func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sandbox.Host, error) {
+	if err := oci.AdoptOrphans(); err != nil {
+		return nil, err
+	}
 	images, err := image.Open(filepath.Join(o.Dirs.Data, "images"))
 	if err != nil {
 		return nil, err

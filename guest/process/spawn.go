@@ -152,7 +152,11 @@ func (c *Command) openTerminal(ours *ends) (int, error) {
 	}); err != nil {
 		return 0, err
 	}
-	return fd, duplicate
+	if duplicate != nil {
+		return 0, duplicate
+	}
+	// Package os opened it for its poller; programs expect reads that wait.
+	return fd, unix.SetNonblock(fd, false)
 }
 
 func resize(master *os.File, size Size) error {

@@ -30,7 +30,7 @@ type hierarchy struct {
 }
 
 // findCgroups reads this process's mounts. A v2 hierarchy beside v1 ones (the hybrid
-// layout) has no controllers and is not used, as runtimes don't.
+// layout) has no controllers, but runc makes a group there too.
 func findCgroups(prefix string) cgroupTree {
 	file, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -68,7 +68,7 @@ func parseCgroups(lines *bufio.Scanner) cgroupTree {
 	if len(v1) == 0 {
 		return cgroupTree{unified: true, hierarchies: v2[:min(len(v2), 1)]}
 	}
-	return cgroupTree{hierarchies: v1}
+	return cgroupTree{hierarchies: append(v1, v2...)}
 }
 
 // has reports whether the controller can be used.

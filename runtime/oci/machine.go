@@ -88,11 +88,15 @@ func (m *machine) watchProcess() {
 
 func (m *machine) reason() driver.Exit {
 	status, known := m.process.status()
+	signal, signaled := status.Signal(), known && status.Signaled()
+	if code := status.ExitStatus(); known && m.driver.kind == kindGvisor && code > 128 {
+		signal, signaled = unix.Signal(code-128), true // of its process, in the code of gVisor's own
+	}
 	switch {
 	case m.overLimit.Load() || m.driver.cgroups.oomKills(m.id) > 0:
 		return driver.Exit{Reason: cove.ReasonOOM, Message: fmt.Sprintf("out of memory: it used more than its limit of %s", m.known.Memory)}
-	case known && status.Signaled():
-		return driver.Exit{Reason: cove.ReasonKilled, Message: fmt.Sprintf("its first process was ended by %s", unix.SignalName(status.Signal()))}
+	case signaled:
+		return driver.Exit{Reason: cove.ReasonKilled, Message: fmt.Sprintf("its first process was ended by %s", unix.SignalName(signal))}
 	case known:
 		return driver.Exit{Reason: cove.ReasonExited, Message: fmt.Sprintf("its first process ended with code %d", status.ExitStatus())}
 	}

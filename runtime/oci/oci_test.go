@@ -51,6 +51,7 @@ func TestCgroupsAreFoundInEveryLayout(t *testing.T) {
 				"33 1 0:29 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n",
 			cgroupTree{hierarchies: []hierarchy{
 				{"/sys/fs/cgroup/cpu,cpuacct", []string{"rw", "cpu", "cpuacct"}}, {"/sys/fs/cgroup/memory", []string{"rw", "memory"}},
+				{mount: "/sys/fs/cgroup/unified"},
 			}},
 		},
 		"none":                     {"30 1 0:26 / / rw - ext4 /dev/vda rw\n", cgroupTree{unified: true}},
