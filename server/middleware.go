@@ -132,6 +132,8 @@ func (s *Server) finished(w *response, r *http.Request, info *requestInfo, took 
 	s.metrics.observe(info.route, r.Method, w.statusCode(), took)
 	level := slog.LevelInfo
 	switch {
+	case r.Context().Err() != nil:
+		// The client went away, whatever that made of the status.
 	case w.statusCode() >= 500:
 		level = slog.LevelWarn
 	case info.route == "GET /healthz" || info.route == "GET /metrics":
@@ -153,6 +155,7 @@ func (s *Server) finished(w *response, r *http.Request, info *requestInfo, took 
 		slog.Int64("bytes", w.bytes),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
 		slog.String("client", r.RemoteAddr),
+		slog.Bool("left", r.Context().Err() != nil),
 	)
 }
 

@@ -18,8 +18,6 @@ const (
 	// maxBody bounds a JSON body; maxExecBody one that may carry a command's input.
 	maxBody     = 1 << 20
 	maxExecBody = 16 << 20
-	// bodyTimeout bounds the time between two pieces of a JSON body.
-	bodyTimeout = 30 * time.Second
 )
 
 // register adds an operation. Its JSON input is checked against the schema of I before
@@ -70,7 +68,8 @@ func raw(write func()) (*huma.StreamResponse, error) {
 // deadline.
 type adapted struct {
 	inner
-	problem *problem // what transformError made of an error of huma's
+	bodyTimeout time.Duration
+	problem     *problem // what transformError made of an error of huma's
 }
 
 // inner is huma.Context under a name that does not hide its method Context.
@@ -94,10 +93,12 @@ func (a *adapted) SetStatus(status int) {
 // SetReadDeadline does nothing: see BodyReader.
 func (a *adapted) SetReadDeadline(time.Time) error { return nil }
 
-// BodyReader returns the body, with a deadline for each piece of it.
+// BodyReader returns the body, which has to arrive in time.
 func (a *adapted) BodyReader() io.Reader {
 	r, w := humago.Unwrap(a)
-	return &body{ReadCloser: r.Body, controller: http.NewResponseController(w)}
+	controller := http.NewResponseController(w)
+	_ = controller.SetReadDeadline(time.Now().Add(a.bodyTimeout)) // a test's writer may have none
+	return &body{ReadCloser: r.Body, controller: controller}
 }
 
 // body is a request body whose sender may not dawdle.
@@ -109,7 +110,6 @@ type body struct {
 // Read reads a piece. At the end, or an error, the deadline is taken back, since it would
 // also end the server's watch for a client that goes away.
 func (b *body) Read(p []byte) (int, error) {
-	_ = b.controller.SetReadDeadline(time.Now().Add(bodyTimeout))
 	n, err := b.ReadCloser.Read(p)
 	if err != nil {
 		_ = b.controller.SetReadDeadline(time.Time{})
@@ -128,7 +128,7 @@ func (s *Server) adapt(ctx huma.Context, next func(huma.Context)) {
 			return
 		}
 	}
-	next(&adapted{inner: ctx})
+	next(&adapted{inner: ctx, bodyTimeout: s.options.BodyTimeout})
 }
 
 func takesJSON(op *huma.Operation) bool {

@@ -281,3 +281,34 @@ func TestHammer(t *testing.T) {
 	group.Wait()
 	eventually(t, "no request is left", func() bool { return w.server.active.count() == 0 })
 }
+
+func TestABodyThatDawdles(t *testing.T) {
+	w := newWorld(t, Options{BodyTimeout: 200 * time.Millisecond})
+	body, writing := io.Pipe()
+	defer writing.Close()
+	go io.WriteString(writing, `{"name":`)
+	reply, text := w.request(http.MethodPost, "/v1/sandboxes", jsonHeader(), body)
+	if reply.StatusCode != 504 || !strings.Contains(text, "did not arrive in time") {
+		t.Errorf("got %d %s", reply.StatusCode, text)
+	}
+	// A command may take longer than that: the deadline is for the body alone.
+	box := w.sandbox()
+	result, err := box.Exec(t.Context(), cove.ExecRequest{Command: cove.Command{Line: "sleep 0.6; echo done"}})
+	if err != nil || string(result.Stdout) != "done\n" {
+		t.Errorf("got %+v, %v", result, err)
+	}
+}
+
+func TestNobodyElsesPagesMayRead(t *testing.T) {
+	w := newWorld(t, Options{})
+	for _, method := range []string{http.MethodGet, http.MethodOptions} {
+		reply, _ := w.request(method, "/v1/sandboxes", http.Header{
+			"Origin": {"https://evil.example"}, "Access-Control-Request-Method": {"POST"}, "Access-Control-Request-Headers": {"content-type"},
+		}, nil)
+		for name := range reply.Header {
+			if strings.HasPrefix(name, "Access-Control-") {
+				t.Errorf("%s is answered with %s: %s", method, name, reply.Header.Get(name))
+			}
+		}
+	}
+}

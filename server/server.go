@@ -7,6 +7,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/http"
@@ -32,6 +33,8 @@ type Options struct {
 	Metrics *prometheus.Registry
 	// WriteTimeout is how long a client may read nothing before it is dropped. Default 60 s.
 	WriteTimeout time.Duration
+	// BodyTimeout is how long a JSON body may take to arrive. Default 2 minutes.
+	BodyTimeout time.Duration
 	// Grace is how long Serve lets requests finish after its context has ended. Default 5 s.
 	Grace time.Duration
 	// MaxRequests bounds the requests in progress, streams included; more are refused
@@ -41,6 +44,7 @@ type Options struct {
 
 const (
 	defaultWriteTimeout = 60 * time.Second
+	defaultBodyTimeout  = 2 * time.Minute
 	defaultGrace        = 5 * time.Second
 	defaultMaxRequests  = 4096
 )
@@ -68,21 +72,7 @@ type Server struct {
 
 // New returns a Server.
 func New(o Options) *Server {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Metrics == nil {
-		o.Metrics = prometheus.NewRegistry()
-	}
-	if o.WriteTimeout == 0 {
-		o.WriteTimeout = defaultWriteTimeout
-	}
-	if o.Grace == 0 {
-		o.Grace = defaultGrace
-	}
-	if o.MaxRequests == 0 {
-		o.MaxRequests = defaultMaxRequests
-	}
+	o = o.withDefaults()
 	s := &Server{
 		host: o.Host, log: o.Logger, options: o,
 		mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
@@ -97,6 +87,20 @@ func New(o Options) *Server {
 	s.register()
 	tidyOpenAPI(s.api.OpenAPI())
 	return s
+}
+
+func (o Options) withDefaults() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Metrics == nil {
+		o.Metrics = prometheus.NewRegistry()
+	}
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, defaultWriteTimeout)
+	o.BodyTimeout = cmp.Or(o.BodyTimeout, defaultBodyTimeout)
+	o.Grace = cmp.Or(o.Grace, defaultGrace)
+	o.MaxRequests = cmp.Or(o.MaxRequests, defaultMaxRequests)
+	return o
 }
 
 // register adds every route. Each file of this package adds those of its noun.
