@@ -84,6 +84,9 @@ func unavailable(name string, err error) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = fmt.Errorf("the driver did not answer within %v", probeTimeout)
 	}
+	if e, ok := err.(*cove.Error); ok && e.Err != nil {
+		err = e.Err // without the operation: the name of the runtime is said here
+	}
 	return &cove.Error{Code: cove.Unavailable, ID: name, Err: fmt.Errorf("runtime %s can't run here: %w", name, err), Hint: hint}
 }
 
@@ -138,12 +141,16 @@ func (h *Host) Runtimes(ctx context.Context) []cove.Runtime {
 		group.Go(func() { runtimes[i] = h.describe(ctx, name) })
 	}
 	group.Wait()
-	return runtimes
+	// A family without a member of its own name, as oci is, has nothing to describe.
+	return slices.DeleteFunc(runtimes, func(r cove.Runtime) bool { return r.Name == "" })
 }
 
 func (h *Host) describe(ctx context.Context, name string) cove.Runtime {
 	described := cove.Runtime{Name: name, Default: name == h.fallback}
 	opened, err := h.runtime(name)
+	if cove.CodeOf(err) == cove.Invalid {
+		return cove.Runtime{}
+	}
 	var info driver.Info
 	if err == nil {
 		info, err = opened.probe(ctx, refusalKept)
