@@ -39,7 +39,7 @@ func (o *output) attach(from [streams]*uint64, follow bool) *Reader {
 			r.position[i] = min(*from[i], r.position[i])
 		}
 	}
-	if !follow {
+	if !follow || o.settled { // also what came after the end, from others that it started
 		r.until = new([streams]uint64)
 		for i := range o.streams {
 			r.until[i] = o.streams[i].end
@@ -75,7 +75,7 @@ func (r *Reader) copy(i int, buffer []byte) Chunk {
 	if r.until != nil {
 		end = r.until[i]
 	} else if r.output.settled {
-		end = max(r.output.final[i], r.position[i])
+		end = max(r.output.final[i], r.position[i]) // who follows is told the end in time
 	}
 	position := max(r.position[i], s.start)
 	chunk := Chunk{Stream: i, Offset: position}
