@@ -36,6 +36,7 @@ type agent struct {
 	stop    sync.Once
 
 	initError error // of POST /init
+	deaf      bool  // a program goes on when its reader leaves, whatever was asked for
 
 	mu    sync.Mutex
 	init  map[string]any
@@ -223,7 +224,7 @@ func (a *agent) Start(ctx context.Context, r *connect.Request[process.StartReque
 
 // left is what happens to a program when its reader leaves.
 func (a *agent) left(p *proc, err error) error {
-	if p.start.KillOnDisconnect {
+	if p.start.KillOnDisconnect && !a.deaf {
 		p.kill()
 	}
 	go func() { // nobody reads any more

@@ -134,6 +134,15 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 		}, cove.Internal, context.Canceled},
 		{"the caller leaves while the guest is dialled", cancelAt("dial"), cove.Internal, context.Canceled},
 		{"the caller leaves at the last write", putOf(cove.StateRunning, nil), cove.Internal, context.Canceled},
+		{"the caller leaves right after the last write", func(r *rig, cancel context.CancelFunc) {
+			r.store.mu.Lock()
+			defer r.store.mu.Unlock()
+			r.store.written = func(record store.Record) {
+				if record.State == cove.StateRunning {
+					cancel()
+				}
+			}
+		}, cove.Internal, context.Canceled},
 		{"somebody removes it while the driver works", func(r *rig, _ context.CancelFunc) {
 			r.world.set(func(ctx context.Context, at, id string) error {
 				if at == "boot" {
@@ -172,6 +181,9 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 
 			r.world.set(nil)
 			r.store.fail(nil, nil)
+			r.store.mu.Lock()
+			r.store.written = nil
+			r.store.mu.Unlock()
 			if _, err := r.Create(t.Context(), cove.Spec{Name: "box"}, CreateOptions{IdempotencyKey: "key"}); err != nil {
 				t.Errorf("the same create without the fault = %v, want nil", err)
 			}

@@ -217,6 +217,8 @@ type failingStore struct {
 	mu  sync.Mutex
 	put func(store.Record) error
 	del func(id string) error
+
+	written func(store.Record) // called after each put
 }
 
 func (s *failingStore) fail(put func(store.Record) error, del func(string) error) {
@@ -227,14 +229,20 @@ func (s *failingStore) fail(put func(store.Record) error, del func(string) error
 
 func (s *failingStore) Put(ctx context.Context, r store.Record) error {
 	s.mu.Lock()
-	put := s.put
+	put, written := s.put, s.written
 	s.mu.Unlock()
 	if put != nil {
 		if err := put(r); err != nil {
 			return err
 		}
 	}
-	return s.Store.Put(ctx, r)
+	if err := s.Store.Put(ctx, r); err != nil {
+		return err
+	}
+	if written != nil {
+		written(r)
+	}
+	return nil
 }
 
 func (s *failingStore) Delete(ctx context.Context, id string) error {
