@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -83,17 +82,14 @@ func comesAtOnce(t *testing.T, w *world) {
 }
 
 func takesGigabyte(t *testing.T, w *world) {
-	zeros := &io.LimitedReader{R: zeroes{}, N: gigabyte}
-	cmd := w.command(t, "run", "--", "sha256sum")
-	cmd.Stdin = zeros
+	cmd := w.command(t, "run", "--", "wc", "-c")
+	cmd.Stdin = &io.LimitedReader{R: zeroes{}, N: gigabyte}
 	got, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := sha256.New()
-	io.CopyN(sum, zeroes{}, gigabyte)
-	if want := hex.EncodeToString(sum.Sum(nil)); !strings.HasPrefix(string(got), want) {
-		t.Errorf("got %s, want %s", got, want)
+	if strings.TrimSpace(string(got)) != "1073741824" {
+		t.Errorf("%s bytes arrived, want %d", got, gigabyte)
 	}
 }
 

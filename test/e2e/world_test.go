@@ -29,7 +29,7 @@ type world struct {
 func newWorld(t testing.TB, runtime string) *world {
 	t.Helper()
 	// Not t.TempDir, which is too long for a socket's path.
-	base, err := os.MkdirTemp("", "cove")
+	base, err := os.MkdirTemp("", "cove-e2e-")
 	if err != nil {
 		t.Fatal(err)
 	}
