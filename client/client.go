@@ -46,17 +46,36 @@ type Client struct {
 	http   *http.Client
 }
 
-// DefaultURL returns where this machine's daemon listens: /run/cove/cove.sock for root,
-// $XDG_RUNTIME_DIR/cove/cove.sock for anybody else.
+// DefaultURL returns where this user's daemon listens, as the cove program finds it:
+// COVE_URL, else the socket in COVE_STATE_DIR, in /run/cove for root, in
+// $XDG_RUNTIME_DIR/cove, or in the directory run of where this user's data is.
 func DefaultURL() string {
-	dir := "/run"
-	if os.Geteuid() != 0 {
-		dir = os.Getenv("XDG_RUNTIME_DIR")
-		if dir == "" {
-			dir = fmt.Sprintf("/run/user/%d", os.Geteuid())
+	if address := os.Getenv("COVE_URL"); address != "" {
+		return address
+	}
+	return "unix://" + filepath.Join(stateDir(os.Geteuid(), os.Getenv), "cove.sock")
+}
+
+func stateDir(uid int, getenv func(string) string) string {
+	if dir := getenv("COVE_STATE_DIR"); dir != "" {
+		if absolute, err := filepath.Abs(dir); err == nil {
+			return absolute
 		}
 	}
-	return "unix://" + filepath.Join(dir, "cove", "cove.sock")
+	if uid == 0 {
+		return "/run/cove"
+	}
+	if dir := getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "cove")
+	}
+	data := getenv("COVE_DATA_DIR")
+	if data == "" && filepath.IsAbs(getenv("XDG_DATA_HOME")) {
+		data = filepath.Join(getenv("XDG_DATA_HOME"), "cove")
+	}
+	if data == "" {
+		data = filepath.Join(getenv("HOME"), ".local", "share", "cove")
+	}
+	return filepath.Join(data, "run")
 }
 
 // New returns a client. It does not connect.

@@ -44,8 +44,9 @@ func (c *Client) stream(ctx context.Context, r request, follow bool) (*Output, e
 		err = errors.New("the stream does not begin with the start of a process")
 	}
 	if err != nil {
+		err = broken(ctx, r.op, err)
 		o.Close()
-		return nil, broken(ctx, r.op, err)
+		return nil, err
 	}
 	o.pid = start.PID
 	return o, nil
