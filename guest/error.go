@@ -90,6 +90,9 @@ func reply(serve func(http.ResponseWriter, *http.Request) error) http.HandlerFun
 func writeError(w http.ResponseWriter, err error) {
 	code := cove.CodeOf(err)
 	status := wire.Status(code)
+	if own, ok := err.(interface{ Status() int }); ok {
+		status = own.Status()
+	}
 	header := w.Header()
 	for _, name := range []string{"Content-Length", "Content-Encoding", "Etag", "Last-Modified", "Accept-Ranges", "Trailer"} {
 		header.Del(name)

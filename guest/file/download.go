@@ -146,8 +146,17 @@ func encodingOf(r *http.Request) (string, error) {
 	case plain > 0 || r.Header.Get("Range") != "" || gzipped > 0:
 		return "identity", nil
 	}
-	return "", cove.Errorf(cove.NotSupported, "", "", "no encoding that the request accepts is known here", "accept gzip or identity")
+	return "", notAcceptable{cove.Errorf(cove.NotSupported, "", "", "no encoding that the request accepts is known here", "accept gzip or identity")}
 }
+
+// notAcceptable has a status of its own, which E2B's clients know.
+type notAcceptable struct{ error }
+
+// Status returns the HTTP status.
+func (notAcceptable) Status() int { return http.StatusNotAcceptable }
+
+// Unwrap returns the error itself.
+func (e notAcceptable) Unwrap() error { return e.error }
 
 // compress sends content with gzip.
 func compress(w http.ResponseWriter, r *http.Request, content io.Reader) error {
