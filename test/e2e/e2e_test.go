@@ -5,20 +5,24 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/covehq/cove"
 )
 
-// bin is where the programs under test are.
-var bin string
+// bin is where the programs under test are, and build puts them there.
+var (
+	bin   string
+	build = sync.OnceValue(buildPrograms)
+)
 
 // tested are the runtimes that every session is held on.
 var tested = []string{"gvisor", "runc"}
@@ -28,6 +32,13 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	// Most of a session is waiting, for leases and time-outs, so that more of them than
+	// there are processors can be held at a time.
+	flag.Parse()
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	if bin = os.Getenv("COVE_BIN"); bin == "" {
 		dir, err := os.MkdirTemp("", "cove-bin")
 		if err != nil {
@@ -47,20 +58,30 @@ func binaries(t *testing.T) {
 	if testing.Short() {
 		t.Skip("-short: the real programs are not built")
 	}
-	if _, err := os.Stat(filepath.Join(bin, "cove")); err == nil {
-		return
+	if err := build(); err != nil {
+		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", bin+"/", "./cmd/...")
+}
+
+func buildPrograms() error {
+	if os.Getenv("COVE_BIN") != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin+"/", "./cmd/...")
 	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, output)
+		return fmt.Errorf("go build: %w\n%s", err, output)
 	}
+	return nil
 }
 
 // eachRuntime runs a test on every tested runtime, in parallel. A runtime that can't run
 // here is skipped, for the reason that the product gives, unless COVE_REQUIRE names it.
 func eachRuntime(t *testing.T, test func(t *testing.T, runtime string)) {
 	binaries(t)
+	t.Parallel()
 	var list struct{ Runtimes []cove.Runtime }
 	w := newWorld(t, "")
 	if err := json.Unmarshal([]byte(w.output(t, "runtime", "ls", "--json")), &list); err != nil {
@@ -87,7 +108,8 @@ func eachRuntime(t *testing.T, test func(t *testing.T, runtime string)) {
 // eventually waits for a condition to hold.
 func eventually(t testing.TB, within time.Duration, what string, holds func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), within)
+	// Not the test's context, which is over when it is cleaned up.
+	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
 	look := time.NewTicker(20 * time.Millisecond)
 	defer look.Stop()

@@ -19,6 +19,7 @@ func TestSandboxes(t *testing.T) {
 
 func TestMachine(t *testing.T) {
 	binaries(t)
+	t.Parallel()
 	sessions(t, "testdata/machine", "")
 }
 

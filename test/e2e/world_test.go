@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -101,10 +102,17 @@ func (w *world) daemon() int {
 		return 0
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(content)))
-	if err != nil || syscall.Kill(pid, 0) != nil {
+	if err != nil || !runs(pid) {
 		return 0
 	}
 	return pid
+}
+
+// runs reports whether a process is there and a cove; a dead one that nobody has waited
+// for yet has no command line.
+func runs(pid int) bool {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err == nil && bytes.Contains(line, []byte("cove\x00serve"))
 }
 
 // stop ends the daemon with a signal and returns when it is gone.
@@ -117,22 +125,7 @@ func (w *world) stop(t testing.TB, signal syscall.Signal) {
 	if err := syscall.Kill(pid, signal); err != nil && !errors.Is(err, syscall.ESRCH) {
 		t.Errorf("end the daemon: %v", err)
 	}
-	// Its lock is free once it is gone.
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for {
-		lock, err := w.dirs.Own(ctx)
-		if err == nil {
-			lock.Release()
-			os.Remove(filepath.Join(w.dirs.State, "cove.lock"))
-			return
-		}
-		if ctx.Err() != nil {
-			t.Errorf("the daemon does not end: %v", err)
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	eventually(t, 30*time.Second, "the daemon ends", func() bool { return !runs(pid) })
 }
 
 func (w *world) close(t testing.TB) {
