@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -38,7 +39,13 @@ func (f *Files) ReadFile(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer file.Close()
-	return io.ReadAll(file)
+	var data bytes.Buffer
+	if c, ok := file.(*content); ok && c.length > 0 {
+		const most = 64 << 20 // a length is only what somebody says
+		data.Grow(int(min(c.length, most)) + bytes.MinRead)
+	}
+	_, err = data.ReadFrom(file)
+	return data.Bytes(), err
 }
 
 // WriteFile writes a file, making its parents where they are missing. Permission bits of
@@ -121,7 +128,7 @@ func (f *Files) body(ctx context.Context, call request) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &content{ctx: ctx, op: call.op, ReadCloser: response.Body}, nil
+	return &content{ctx: ctx, op: call.op, ReadCloser: response.Body, length: response.ContentLength}, nil
 }
 
 func (f *Files) info(ctx context.Context, call request) (cove.FileInfo, error) {
@@ -142,8 +149,9 @@ func (f *Files) request(op, method, route, path string) request {
 // content is the body of a reply, with errors of ours.
 type content struct {
 	io.ReadCloser
-	ctx context.Context
-	op  string
+	ctx    context.Context
+	op     string
+	length int64 // or -1
 }
 
 // Read reads; a body that breaks off is an error that is cove.Unavailable.

@@ -198,3 +198,42 @@ func streamPieces(piece []byte, n int) func(context.Context, put) error {
 		return nil
 	}
 }
+
+func BenchmarkInputByHost(b *testing.B) {
+	w := newWorld(b, Options{})
+	box, err := w.host.Sandbox(b.Context(), w.sandbox().ID)
+	if err != nil {
+		b.Fatal(err)
+	}
+	data := make([]byte, 64<<20)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		output, err := box.Run(b.Context(), cove.ProcessRequest{Command: cove.Command{Argv: []string{"wc", "-c"}}}, bytes.NewReader(data))
+		if err != nil {
+			b.Fatal(err)
+		}
+		for {
+			next, err := output.Next()
+			if err != nil {
+				b.Fatal(err)
+			}
+			if next.Exit != nil {
+				break
+			}
+		}
+		output.Close()
+	}
+}
+
+func BenchmarkInputByHTTP(b *testing.B) {
+	box := newWorld(b, Options{}).sandbox()
+	data := make([]byte, 64<<20)
+	b.SetBytes(int64(len(data)))
+	for b.Loop() {
+		cmd := box.Command("wc", "-c")
+		cmd.Stdin = bytes.NewReader(data)
+		if out, err := cmd.Output(); err != nil || string(out) != "67108864\n" {
+			b.Fatalf("%q, %v", out, err)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"path"
 	"reflect"
 	"strconv"
 
@@ -68,12 +69,44 @@ func tidyOpenAPI(document *huma.OpenAPI) {
 	// huma registers its own error, which no reply of ours has.
 	delete(schemas, "ErrorModel")
 	delete(schemas, "ErrorDetail")
-	for _, schema := range schemas {
+	requested := map[string]bool{}
+	for _, item := range document.Paths {
+		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch} {
+			if op != nil && takesJSON(op) {
+				collectSchemas(schemas, op.RequestBody.Content[httpapi.TypeJSON].Schema, requested)
+			}
+		}
+	}
+	for name, schema := range schemas {
+		if !requested[name] && schema.AdditionalProperties == false {
+			schema.AdditionalProperties = nil // a reply may say more one day
+		}
 		for _, property := range schema.Properties {
 			if property.Type == huma.TypeArray {
 				property.Nullable = false // an empty list is written as [], or left out
 			}
 		}
+	}
+}
+
+// collectSchemas notes the names of all schemas that a schema consists of.
+func collectSchemas(schemas map[string]*huma.Schema, at *huma.Schema, found map[string]bool) {
+	if at == nil {
+		return
+	}
+	if name := path.Base(at.Ref); at.Ref != "" {
+		if !found[name] {
+			found[name] = true
+			collectSchemas(schemas, schemas[name], found)
+		}
+		return
+	}
+	for _, property := range at.Properties {
+		collectSchemas(schemas, property, found)
+	}
+	collectSchemas(schemas, at.Items, found)
+	if values, ok := at.AdditionalProperties.(*huma.Schema); ok {
+		collectSchemas(schemas, values, found)
 	}
 }
 

@@ -119,6 +119,11 @@ func TestSchemasOfOurTypes(t *testing.T) {
 			t.Errorf("%s.%s has the schema %+v", at.schema, at.property, property)
 		}
 	}
+	for name, strict := range map[string]bool{"Spec": true, "Limits": true, "ExecRequest": true, "TerminalSize": true, "Sandbox": false, "ExecResult": false, "ErrorBody": false} {
+		if got := schemas[name].AdditionalProperties == false; got != strict {
+			t.Errorf("%s refuses what it does not know: %v, want %v", name, got, strict)
+		}
+	}
 	if schemas["ErrorModel"] != nil {
 		t.Error("the document has huma's error")
 	}

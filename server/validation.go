@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -43,7 +44,7 @@ func problemOf(ctx huma.Context, model *huma.ErrorModel) *problem {
 		if detail == nil {
 			continue
 		}
-		if text := explain(ctx.Operation(), detail); !contains(problems, text) {
+		if text := explain(ctx.Operation(), detail); !slices.Contains(problems, text) {
 			problems.Add(text)
 		}
 	}
@@ -52,15 +53,6 @@ func problemOf(ctx huma.Context, model *huma.ErrorModel) *problem {
 	}
 	const hint = "see /docs for what this request takes"
 	return newProblem(ctx.Context(), problems.Err(cove.Invalid, "", hint))
-}
-
-func contains(problems cove.Problems, text string) bool {
-	for _, problem := range problems {
-		if problem == text {
-			return true
-		}
-	}
-	return false
 }
 
 // explain returns one of huma's findings in our words. It never quotes the value, which
