@@ -36,7 +36,7 @@ type agent struct {
 	stop    sync.Once
 
 	initError error // of POST /init
-	deaf      bool  // a program goes on when its reader leaves, whatever was asked for
+	deaf      bool  // programs go on when their reader leaves, ports when the sandbox ends
 
 	mu    sync.Mutex
 	init  map[string]any
@@ -188,7 +188,9 @@ func (a *agent) serveDial(w http.ResponseWriter, r *http.Request) {
 	go func() {
 		select {
 		case <-a.stopped:
-			conn.Close()
+			if !a.deaf {
+				conn.Close()
+			}
 		case <-closed:
 		}
 	}()

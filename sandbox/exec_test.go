@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	stdruntime "runtime"
 	"slices"
 	"strconv"
@@ -404,6 +405,33 @@ func TestCallsThatAreUnderWayAreToldWhyTheSandboxEnded(t *testing.T) {
 				t.Error("the connection to a port outlived the sandbox")
 			}
 		})
+	}
+}
+
+func TestConnectionToAPortEndsWithTheSandbox(t *testing.T) {
+	r := newRig(t, Options{})
+	s := r.create(cove.Spec{})
+	r.world.find(s.ID()).agent.deaf = true
+	ctx, cancel := context.WithCancel(t.Context())
+	conn, err := s.DialPort(ctx, 80)
+	if err != nil {
+		t.Fatalf("DialPort: %v", err)
+	}
+	defer conn.Close()
+	cancel() // which was for dialling
+	if _, err := conn.Write([]byte("x")); err != nil {
+		t.Errorf("write after the context of the dial has ended: %v", err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		t.Errorf("read after the context of the dial has ended: %v", err)
+	}
+	if err := s.Destroy(t.Context()); err != nil {
+		t.Fatalf("Destroy: %v", err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err == nil {
+		if _, err := conn.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) || err == nil {
+			t.Errorf("read after the end of the sandbox = %v, want a closed connection", err)
+		}
 	}
 }
 

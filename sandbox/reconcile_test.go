@@ -207,6 +207,55 @@ func TestDaemonMayDieAtEveryStep(t *testing.T) {
 	}
 }
 
+func TestReasonOfAnEndSurvivesADaemonThatDiesWhileItClears(t *testing.T) {
+	r := newRig(t, Options{})
+	s := r.create(cove.Spec{})
+	images := make(chan image, 1)
+	r.world.set(func(_ context.Context, at, _ string) error {
+		if at == "destroy" {
+			images <- r.crash("driver destroy")
+		}
+		return nil
+	})
+	r.world.die(s.ID(), driver.Exit{Reason: cove.ReasonOOM})
+	next := (<-images).restart(t, Options{})
+	found, err := next.Sandbox(t.Context(), s.ID())
+	if err != nil || found.View().Reason != cove.ReasonOOM {
+		t.Errorf("Sandbox = %v, %v, want it out of memory, not lost", found, err)
+	}
+	if ids := next.world.ids(); len(ids) != 0 {
+		t.Errorf("on the machine: %v, want nothing", ids)
+	}
+}
+
+func TestKeyOfAFailedCreateIsFreeAfterARestart(t *testing.T) {
+	r := newRig(t, Options{})
+	r.world.set(func(_ context.Context, at, id string) error {
+		switch at {
+		case "booted":
+			r.world.find(id).agent.initError = errors.New("no such user")
+		case "destroy":
+			return errors.New("the mount is busy")
+		}
+		return nil
+	})
+	create := func(r *rig) error {
+		_, err := r.Create(t.Context(), cove.Spec{Name: "box"}, CreateOptions{IdempotencyKey: "key"})
+		return err
+	}
+	if err := create(r); !errors.Is(err, cove.Invalid) {
+		t.Fatalf("Create = %v, want invalid", err)
+	}
+	i := r.crash("at rest")
+	w := newWorld()
+	w.things = i.things
+	w.set(failing("remove", errors.New("the mount is still busy")))
+	next := openRig(t, w, i.dir, Options{})
+	if err := create(next); err != nil {
+		t.Errorf("Create after the restart = %v, want nil", err)
+	}
+}
+
 func TestDriverThatCannotTellIsAskedAgain(t *testing.T) {
 	r := newRig(t, Options{})
 	s := r.create(cove.Spec{Name: "box"})
