@@ -225,7 +225,7 @@ func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 
 func TestMuchInputAndOutput(t *testing.T) {
 	box := newWorld(t, Options{}).sandbox()
-	const size = 64 << 20
+	const size = 16 << 20
 	cmd := box.Command("cat")
 	cmd.Stdin = io.LimitReader(&pattern{}, size)
 	check := &patternWriter{}

@@ -121,7 +121,7 @@ func TestRanges(t *testing.T) {
 func TestLargeFilesAreStreamed(t *testing.T) {
 	w, ctx := newWorld(t, Options{}), t.Context()
 	box := w.sandbox()
-	const size = 64 << 20
+	const size = 16 << 20
 	want := sha256.New()
 	path := box.Spec.Workdir + "/large"
 	source := io.TeeReader(io.LimitReader(&pattern{}, size), want)

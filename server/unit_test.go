@@ -141,7 +141,7 @@ func TestPatternsLetThroughWhatTheTypesRead(t *testing.T) {
 	alphabet := []rune("0123456789.+-eEkKmMgGtTiIbBhsunµμ nevrNEVR_x\t")
 	random := rand.New(rand.NewPCG(1, 2))
 	texts := []string{"512MiB", "1.5g", "7", "90s", "1h30m", "never", "NEVER", " 5 m", "1e3", "0.5", ".5", "5.", "1m0.5s", "3US"}
-	for range 300_000 {
+	for range 50_000 {
 		text := make([]rune, 1+random.IntN(7))
 		for i := range text {
 			text[i] = alphabet[random.IntN(len(alphabet))]
