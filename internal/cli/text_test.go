@@ -101,7 +101,7 @@ func TestErrorsAreOneLineForEachOfTheirLines(t *testing.T) {
 	if status != exitError {
 		t.Errorf("status = %d, want %d", status, exitError)
 	}
-	if got := out.String(); strings.ContainsAny(got, "\x1b\x07\r\x9b") || !strings.HasPrefix(got, "cove: create") || !strings.Contains(got, "\nhint: try") {
+	if got := out.String(); strings.ContainsAny(got, "\x1b\x07\r") || strings.Contains(got, "\x9b") || !strings.HasPrefix(got, "cove: create") || !strings.Contains(got, "\nhint: try") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -48,6 +48,7 @@ var mayImport = []struct {
 	{"guest", []string{".", "guest"}},
 	{"bench", []string{".", "client", "bench"}},
 	{"internal/house", nil},
+	{"test/e2e", []string{"."}},
 }
 
 type goPackage struct {
