@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 
@@ -22,7 +21,7 @@ type Bug string
 
 // Mistakes in the driver contract.
 const (
-	ProbeChanges          Bug = "probe makes a directory"
+	ProbeChanges          Bug = "every probe makes a file"
 	WrongIsolation        Bug = "probe claims a kernel of its own"
 	ControlMissing        Bug = "probe says nothing about one control"
 	FloorTooLow           Bug = "the floor is lower than what boots"
@@ -77,13 +76,14 @@ const (
 	WrongUser        Bug = "user is uid 1001"
 	NoTerminals      Bug = "there are no terminals"
 	HostDevices      Bug = "the host's kernel log is a device"
-	CapabilitiesKept Bug = "commands have a capability"
-	PrivilegesGained Bug = "set-user-id programs work"
+	CapabilitiesKept Bug = "commands have an inheritable capability"
 	KernelWritable   Bug = "root inside may set the host's kernel parameters"
 )
 
-func (b Bug) info(info driver.Info) driver.Info {
+func (b Bug) probe(dir string, info driver.Info) (driver.Info, error) {
 	switch b {
+	case ProbeChanges:
+		return info, leaveFile(dir)
 	case WrongIsolation:
 		info.Isolation = cove.IsolationUserspaceKernel
 	case ControlMissing:
@@ -95,7 +95,16 @@ func (b Bug) info(info driver.Info) driver.Info {
 	case ClaimsSeccomp:
 		info.Controls[cove.ControlSeccomp] = cove.Enforced
 	}
-	return info
+	return info, nil
+}
+
+// leaveFile makes a file that no id names.
+func leaveFile(dir string) error {
+	file, err := os.CreateTemp(dir, ".left-")
+	if err != nil {
+		return err
+	}
+	return file.Close()
 }
 
 func (b Bug) create(id string, spec *cove.Spec) error {
@@ -114,40 +123,43 @@ func (b Bug) leaks(ctx context.Context) bool {
 	return b == LeaksOnCancel && ctx.Err() != nil || b == LeaksOnFailure && ctx.Err() == nil
 }
 
+// lists reports whether List shows a sandbox: created leaves a note in whole ones.
 func (b Bug) lists(dir, id string) bool {
+	_, err := os.Stat(filepath.Join(dir, id, "created"))
+	whole := err == nil
 	switch b {
-	case ListMissesHalfMade: // the agent is what init becomes last
-		return slices.ContainsFunc(commandsOf(id), func(name string) bool { return strings.HasPrefix(name, agentName) })
+	case ListMissesHalfMade:
+		return whole
 	case ListMissesDead:
-		_, err := os.Stat(filepath.Join(dir, id, "ready"))
-		return err != nil || len(commandsOf(id)) > 0
+		pids, _ := processesOf(id)
+		return !whole || len(pids) > 0
 	}
 	return true
 }
 
 // created notes what a bug needs to know of a sandbox that is ready.
-func (b Bug) created(ctx context.Context, dir string, pidfd int) error {
+func (b Bug) created(ctx context.Context, m *machine) error {
 	switch b {
 	case DiesWithCreateContext:
-		context.AfterFunc(ctx, func() { _ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) })
-	case ListMissesDead:
-		return os.WriteFile(filepath.Join(dir, "ready"), nil, 0o600)
+		context.AfterFunc(ctx, m.shoot)
+	case ListMissesHalfMade, ListMissesDead:
+		return os.WriteFile(filepath.Join(m.handle.Dir, "created"), nil, 0o600)
 	}
 	return nil
 }
 
-func commandsOf(id string) []string {
-	pids, _ := processesOf(id)
-	var names []string
-	for _, pid := range pids {
-		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		names = append(names, string(line))
+// shoot kills the agent of a sandbox that is not destroyed.
+func (m *machine) shoot() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.pidfd >= 0 {
+		_ = unix.PidfdSendSignal(m.pidfd, unix.SIGKILL, nil, 0)
 	}
-	return names
 }
 
-func (b Bug) neverWaits(attached bool) bool {
-	return b == WaitNeverReturns || b == AttachedNeverEnds && attached
+// neverWaits: one that leaves the processes does not see their end either.
+func (b Bug) neverWaits(attached, destroyed bool) bool {
+	return b == WaitNeverReturns || b == AttachedNeverEnds && attached || b == DestroyLeavesProcess && destroyed
 }
 
 func (b Bug) waitContext(ctx context.Context) context.Context {
@@ -202,9 +214,7 @@ func (b Bug) leak(dir string) {
 	case LeaksGoroutines:
 		go func() { select {} }()
 	case LeaksElsewhere:
-		if file, err := os.CreateTemp(dir, ".leak-"); err == nil {
-			file.Close()
-		}
+		_ = leaveFile(dir)
 	}
 }
 
@@ -253,24 +263,19 @@ func (b Bug) passwd() string {
 	return fmt.Sprintf("user:x:%d:1000:user:/home/user:/bin/sh\n", b.uid())
 }
 
-// keepCapabilities has the agent's commands inherit a capability across the change of
-// their user: as an ambient one, which that change would clear without the secure bit.
+// keepCapabilities leaves a capability in the inheritable set, as container engines did for
+// years (CVE-2022-24769).
 func (b Bug) keepCapabilities() error {
 	if b != CapabilitiesKept {
 		return nil
 	}
-	const noSetuidFixup = 1 << 2 // SECBIT_NO_SETUID_FIXUP
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	if err := unix.Capget(&header, &data[0]); err != nil {
 		return err
 	}
 	data[0].Inheritable |= 1 << unix.CAP_CHOWN
-	return errors.Join(
-		unix.Capset(&header, &data[0]),
-		unix.Prctl(unix.PR_SET_SECUREBITS, noSetuidFixup, 0, 0, 0),
-		unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, unix.CAP_CHOWN, 0, 0),
-	)
+	return unix.Capset(&header, &data[0])
 }
 
 // varMode is the mode of /var.

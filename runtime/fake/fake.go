@@ -61,12 +61,7 @@ func (d *Driver) Probe(ctx context.Context) (driver.Info, error) {
 	if _, err := os.Stat(d.options.Agent); err != nil {
 		return driver.Info{}, &cove.Error{Code: cove.Unavailable, Op: "probe", ID: "fake", Err: err, Hint: "build cmd/cove-agent and name it in Options.Agent"}
 	}
-	if d.bug == ProbeChanges {
-		if err := os.MkdirAll(filepath.Join(d.options.Dir, ".probed"), 0o700); err != nil {
-			return driver.Info{}, err
-		}
-	}
-	return d.bug.info(driver.Info{
+	return d.bug.probe(d.options.Dir, driver.Info{
 		Isolation: cove.IsolationProcess,
 		Version:   "1",
 		Controls: map[cove.Control]cove.Enforcement{
@@ -82,7 +77,7 @@ func (d *Driver) Probe(ctx context.Context) (driver.Info, error) {
 			cove.ControlSeccomp:        cove.Unsupported,
 		},
 		Floor: cove.Limits{CPUs: 0.01, Memory: cove.MiB, Pids: 1, Disk: cove.MiB},
-	}), nil
+	})
 }
 
 // Create boots the agent in namespaces of its own. The directory of the sandbox is made
@@ -120,7 +115,7 @@ func (d *Driver) boot(ctx context.Context, id, dir string, spec *cove.Spec) (dri
 		m.release()
 		return nil, err
 	}
-	return m, d.bug.created(ctx, dir, m.pidfd)
+	return m, d.bug.created(ctx, m)
 }
 
 // start writes down what the sandbox is to be, and starts the init that makes it so.

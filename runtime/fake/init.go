@@ -251,10 +251,8 @@ func (p plan) network() error {
 // dropPrivileges leaves the agent, and root inside, what it takes to run commands as their
 // users and to handle their files. No program that it starts can gain more.
 func (p plan) dropPrivileges() error {
-	if p.Bug != PrivilegesGained {
-		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-			return fmt.Errorf("set no new privileges: %w", err)
-		}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("set no new privileges: %w", err)
 	}
 	keep := map[uintptr]bool{
 		unix.CAP_CHOWN: true, unix.CAP_DAC_OVERRIDE: true, unix.CAP_FOWNER: true, unix.CAP_FSETID: true,

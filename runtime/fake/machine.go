@@ -134,11 +134,12 @@ func (m *machine) bootError(err error) error {
 
 // Wait waits on a pidfd of its own, so that callers don't queue behind each other.
 func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {
-	if m.bug.neverWaits(m.attached) {
+	m.mu.Lock()
+	if m.bug.neverWaits(m.attached, m.destroyed) {
+		m.mu.Unlock()
 		<-ctx.Done()
 		return driver.Exit{}, ctx.Err()
 	}
-	m.mu.Lock()
 	if m.exit != nil || m.pidfd < 0 {
 		defer m.mu.Unlock()
 		return m.ended(), m.faults.waited(m.bug)

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,27 +22,38 @@ const (
 
 // processesOf returns the pids of the init or agent that carries an id.
 func processesOf(id string) ([]int, error) {
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, err
 	}
 	var pids []int
-	for _, path := range paths {
-		line, err := os.ReadFile(path)
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
 		if err != nil {
-			continue // it has ended meanwhile
-		}
-		name, _, _ := bytes.Cut(line, []byte{0})
-		if string(name) != initName+id && string(name) != agentName+id {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil {
-			return nil, err
+		if name := nameOf(pid); name == initName+id || name == agentName+id {
+			pids = append(pids, pid)
 		}
-		pids = append(pids, pid)
 	}
 	return pids, nil
+}
+
+// nameOf returns the first argument of a process. It is empty for the kernel's own, for
+// zombies and, for a moment, while init becomes the agent: a process that has a program
+// but no arguments is looked at again.
+func nameOf(pid int) string {
+	for range 100 {
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if name, _, _ := bytes.Cut(line, []byte{0}); err != nil || len(name) > 0 {
+			return string(name)
+		}
+		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err != nil {
+			return ""
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	return ""
 }
 
 // kill ends a process and returns when it is gone.

@@ -147,17 +147,17 @@ func rewrite[T any, M interface {
 	}
 }
 
-// tamper puts a proxy between a caller and the agent. Each request goes on by a connection
-// of its own, from dial. The proxy ends when the caller closes what it got.
+// tamper puts a proxy between a caller and the agent, which it dials for itself. The proxy
+// ends when the caller closes what it got.
 func tamper(dial func(context.Context) (net.Conn, error), with tampering) net.Conn {
 	near, far := net.Pipe()
+	transport := &http.Transport{
+		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		DisableCompression: true,
+	}
 	proxy := &httputil.ReverseProxy{
-		Rewrite: func(p *httputil.ProxyRequest) { p.Out.URL.Scheme, p.Out.URL.Host = "http", "agent" },
-		Transport: &http.Transport{
-			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
-			DisableKeepAlives:  true,
-			DisableCompression: true,
-		},
+		Rewrite:       func(p *httputil.ProxyRequest) { p.Out.URL.Scheme, p.Out.URL.Host = "http", "agent" },
+		Transport:     transport,
 		FlushInterval: -1,
 		ErrorLog:      log.New(io.Discard, "", 0),
 	}
@@ -167,10 +167,17 @@ func tamper(dial func(context.Context) (net.Conn, error), with tampering) net.Co
 				w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 				return
 			}
+			// The server would else read what is left of the request before it replies.
+			_ = http.NewResponseController(w).EnableFullDuplex()
 			proxy.ServeHTTP(w, r)
 		}),
 		ErrorLog:  log.New(io.Discard, "", 0),
 		Protocols: new(http.Protocols),
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				transport.CloseIdleConnections()
+			}
+		},
 	}
 	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetUnencryptedHTTP2(true)

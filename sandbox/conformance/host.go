@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,14 +46,38 @@ func Traces(id string, dirs ...string) ([]string, error) {
 			}
 		}
 	}
-	for _, dir := range append([]string{"/sys/fs/cgroup", "/run/netns"}, dirs...) {
+	for _, dir := range append([]string{"/run/netns"}, dirs...) {
 		traces = append(traces, named(dir, id)...)
 	}
-	return traces, nil
+	return append(traces, groupsNamed("/sys/fs/cgroup", id)...), nil
 }
 
-// named returns the files below dir whose name contains id, on dir's own filesystem or, for
-// cgroups, those right below it.
+// groupsNamed returns the cgroups below dir whose name contains id. A group has a link for
+// each group below it, so that the many files of those without any are not listed.
+func groupsNamed(dir, id string) []string {
+	info, err := os.Lstat(dir)
+	if err != nil || !info.IsDir() {
+		return nil
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink == 2 {
+		return nil
+	}
+	entries, _ := os.ReadDir(dir)
+	var groups []string
+	for _, entry := range entries {
+		path := filepath.Join(dir, entry.Name())
+		switch {
+		case !entry.IsDir():
+		case strings.Contains(entry.Name(), id):
+			groups = append(groups, path)
+		default:
+			groups = append(groups, groupsNamed(path, id)...)
+		}
+	}
+	return groups
+}
+
+// named returns the files below dir whose name contains id.
 func named(dir, id string) []string {
 	var paths []string
 	_ = filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {

@@ -153,7 +153,9 @@ func Crasher(environment ...string) func(context.Context, string, *cove.Spec, ti
 // followCrash reads what a process says that is to be killed, and kills it at its time.
 func followCrash(stdout io.Reader, after time.Duration, kill func()) ([]byte, error) {
 	var said strings.Builder
-	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+	lines := bufio.NewScanner(stdout)
+	lines.Buffer(nil, 1<<20) // a handle that is too large is still to be seen
+	for lines.Scan() {
 		word, rest, _ := strings.Cut(lines.Text(), " ")
 		switch {
 		case word == "CREATING" && after >= 0:
