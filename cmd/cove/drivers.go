@@ -12,6 +12,11 @@ import (
 	"github.com/covehq/cove/sandbox/driver"
 )
 
+// ociOptions returns where the OCI drivers keep what they make.
+func ociOptions(dirs daemon.Dirs) oci.Options {
+	return oci.Options{StateDir: filepath.Join(dirs.State, "oci"), DataDir: filepath.Join(dirs.Data, "oci")}
+}
+
 // drivers returns the opener of every runtime family, by its name.
 func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[string]driver.Opener, error) {
 	agent, err := helper("cove-agent", "COVE_AGENT")
@@ -22,10 +27,8 @@ func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[strin
 	if err != nil {
 		return nil, err
 	}
-	o := oci.Options{
-		StateDir: filepath.Join(dirs.State, "oci"), DataDir: filepath.Join(dirs.Data, "oci"),
-		Images: images, Agent: agent, Runsc: runsc, Logger: log,
-	}
+	o := ociOptions(dirs)
+	o.Images, o.Agent, o.Runsc, o.Logger = images, agent, runsc, log
 	return map[string]driver.Opener{
 		"gvisor": oci.Gvisor(o),
 		"runc":   oci.Named(o, "runc"),

@@ -168,6 +168,25 @@ func (d *Driver) leftovers(id string) []string {
 	return paths
 }
 
+// Release detaches what gVisor keeps mounted from one sandbox to the next, an empty network
+// namespace, when no sandbox is left: then nothing in o.StateDir is in use any more. It is
+// for a daemon that leaves.
+func Release(o Options) error {
+	state := filepath.Join(o.StateDir, "gvisor")
+	if bundles, err := os.ReadDir(filepath.Join(state, "bundles")); len(bundles) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	namespace := filepath.Join(state, "root", "null-netns")
+	err := unix.Unmount(namespace, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not mounted, never used
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "unmount", Path: namespace, Err: err}
+	}
+	return os.Remove(namespace)
+}
+
 // limitsSwap reports whether the kernel counts swap for cgroups: on v1 that is a boot option.
 func (t cgroupTree) limitsSwap() bool {
 	mount := t.mountOf("memory")
