@@ -93,6 +93,7 @@ func (p *program) explain(ctx context.Context, sandbox *client.Sandbox, err erro
 	if !lost || errors.As(err, &exit) {
 		return err
 	}
+	wasDead := sandbox.Reason != "" // before the command could begin
 	if !p.ended(ctx, sandbox) {
 		return err
 	}
@@ -103,7 +104,9 @@ func (p *program) explain(ctx context.Context, sandbox *client.Sandbox, err erro
 	switch sandbox.Reason {
 	case cove.ReasonOOM:
 		died.Hint = fmt.Sprintf("it had %v: give it more with --memory", sandbox.Spec.Limits.Memory)
-		return &statusError{status: exitKilled, err: died}
+		if !wasDead {
+			return &statusError{status: exitKilled, err: died}
+		}
 	case cove.ReasonExpired:
 		died.Hint = "give it longer with --ttl"
 	case cove.ReasonIdle:

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -52,7 +53,13 @@ cove.yaml, as idle_exit. A flag wins over a variable, and that over the file.
 With --json, writes its log as JSON.`,
 		Example: `  cove serve
   cove serve --log-format json --default-runtime runc`,
-		Args: arguments(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			// Asked before COVE_URL is looked at, which is for the other verbs.
+			if cmd.Flags().Changed("host") {
+				return usage("serve takes no --host", "--state-dir says where its socket is")
+			}
+			return arguments()(cmd, args)
+		},
 		RunE: verb(func(ctx context.Context, _ []string) error { return p.serve(ctx, &o) }),
 	}
 	flags := cmd.Flags()
@@ -70,9 +77,6 @@ With --json, writes its log as JSON.`,
 }
 
 func (p *program) serve(ctx context.Context, o *serveFlags) error {
-	if p.host != "" {
-		return usage("serve takes no --host", "unset COVE_URL too; --state-dir says where the socket is")
-	}
 	dirs, err := p.dirs()
 	if err != nil {
 		return err
@@ -108,9 +112,29 @@ func (p *program) serve(ctx context.Context, o *serveFlags) error {
 func (o *serveFlags) handler(to io.Writer, json bool) slog.Handler {
 	options := &slog.HandlerOptions{Level: &o.logLevel}
 	if json || o.logFormat == "json" {
-		return slog.NewJSONHandler(to, options)
+		return slog.NewJSONHandler(escaper{to}, options)
 	}
 	return slog.NewTextHandler(to, options)
+}
+
+// escaper escapes the control characters that JSON allows in text, and that terminals
+// obey: DEL and C1. What callers send ends up in the log.
+type escaper struct{ to io.Writer }
+
+// Write writes whole lines of JSON.
+func (e escaper) Write(line []byte) (int, error) {
+	escaped := make([]byte, 0, len(line))
+	for _, r := range string(line) {
+		if r >= 0x7f && r < 0xa0 {
+			escaped = fmt.Appendf(escaped, `\u%04x`, r)
+		} else {
+			escaped = utf8.AppendRune(escaped, r)
+		}
+	}
+	if _, err := e.to.Write(escaped); err != nil {
+		return 0, err
+	}
+	return len(line), nil
 }
 
 // logFormat is a flag: text or json.

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"time"
 
@@ -75,29 +74,35 @@ func (d Dirs) Answers(ctx context.Context) (bool, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
 	defer cancel()
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", path)
-		},
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://cove/healthz", nil)
-	if err != nil {
-		return false, err
-	}
-	reply, err := transport.RoundTrip(request)
-	if err == nil {
-		return true, reply.Body.Close()
-	}
+	err := ask(ctx, path)
 	switch {
+	case err == nil:
+		return true, nil
 	case ctx.Err() != nil:
 		return false, &cove.Error{Code: cove.Unavailable, Op: "reach the daemon", ID: path, Err: ctx.Err(), Hint: "look into " + d.Log() + ", or stop the process in " + d.State + "/cove.lock"}
 	case errors.Is(err, unix.EACCES):
 		return false, &cove.Error{Code: cove.Forbidden, Op: "reach the daemon", ID: path, Err: err, Hint: "its socket is its owner's alone: use your own, without --host, or become that user"}
-	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE), errors.Is(err, io.EOF):
 		return false, nil
 	}
-	return false, &cove.Error{Code: cove.Unavailable, Op: "reach the daemon", ID: path, Err: err}
+	return false, &cove.Error{Code: cove.Unavailable, Op: "reach the daemon", ID: path, Err: err, Hint: "look into " + d.Log()}
+}
+
+// ask returns nil when anything is replied to a request. An http.Client would do more,
+// and hide how a connection ends.
+func ask(ctx context.Context, path string) error {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: cove\r\nConnection: close\r\n\r\n"); err != nil {
+		return err
+	}
+	_, err = conn.Read(make([]byte, 1))
+	return err
 }
 
 func tooLong(path string) error {

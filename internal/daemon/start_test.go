@@ -94,7 +94,7 @@ func end(t *testing.T, dirs Dirs) {
 	// Whoever holds the lock then has seen it end.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	lock, err := dirs.Own(ctx)
+	lock, err := acquire(ctx, dirs.State+"/cove.lock")
 	if err != nil {
 		t.Error(err)
 		return
