@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -331,6 +333,27 @@ func TestProcesses(t *testing.T) {
 	}
 	if err := nobody.Resize(t.Context(), cove.TerminalSize{}); !errors.Is(err, cove.Invalid) {
 		t.Errorf("Resize to nothing = %v, want invalid", err)
+	}
+}
+
+func TestUniqueTagIsGivenOnce(t *testing.T) {
+	r := newRig(t, Options{})
+	s := r.create(cove.Spec{})
+	var group sync.WaitGroup
+	var started atomic.Int32
+	for range 16 {
+		group.Go(func() {
+			_, err := s.Start(t.Context(), cove.ProcessRequest{Command: cove.Command{Argv: []string{"sleep"}}, Tag: "web"}, StartOptions{Unique: true})
+			if err == nil {
+				started.Add(1)
+			} else if !errors.Is(err, cove.Conflict) {
+				t.Errorf("Start = %v, want conflict", err)
+			}
+		})
+	}
+	group.Wait()
+	if n := started.Load(); n != 1 {
+		t.Errorf("%d processes have the tag, want 1", n)
 	}
 }
 

@@ -239,11 +239,10 @@ func TestKeyOfAFailedCreateIsFreeAfterARestart(t *testing.T) {
 		}
 		return nil
 	})
-	create := func(r *rig) error {
-		_, err := r.Create(t.Context(), cove.Spec{Name: "box"}, CreateOptions{IdempotencyKey: "key"})
-		return err
+	create := func(r *rig) (*Sandbox, error) {
+		return r.Create(t.Context(), cove.Spec{Name: "box"}, CreateOptions{IdempotencyKey: "key"})
 	}
-	if err := create(r); !errors.Is(err, cove.Invalid) {
+	if _, err := create(r); !errors.Is(err, cove.Invalid) {
 		t.Fatalf("Create = %v, want invalid", err)
 	}
 	i := r.crash("at rest")
@@ -251,8 +250,9 @@ func TestKeyOfAFailedCreateIsFreeAfterARestart(t *testing.T) {
 	w.things = i.things
 	w.set(failing("remove", errors.New("the mount is still busy")))
 	next := openRig(t, w, i.dir, Options{})
-	if err := create(next); err != nil {
-		t.Errorf("Create after the restart = %v, want nil", err)
+	s, err := create(next)
+	if err != nil || s.View().State != cove.StateRunning {
+		t.Errorf("Create after the restart = %v, %v, want a sandbox that runs", s, err)
 	}
 }
 
