@@ -21,7 +21,7 @@ import (
 type ServeOptions struct {
 	Dirs           daemon.Dirs
 	DefaultRuntime string        // "": Cove's own default
-	MaxSandboxes   int           // 0: as many as fit
+	MaxSandboxes   int           // 0: the host's default, 1000
 	IdleExit       time.Duration // leave after this long without use; 0: never
 	Logger         *slog.Logger
 	Ready          func() error // to be called once requests are answered
@@ -65,7 +65,7 @@ With --json, writes its log as JSON.`,
 	flags := cmd.Flags()
 	flags.Var(durationFlag(&o.idleExit), "idle-exit", "leave after this time without requests and sandboxes; default never")
 	flags.StringVar(&o.defaultRuntime, "default-runtime", "", "runtime of sandboxes that ask for none; default gvisor")
-	flags.Var(countFlag(&o.maxSandboxes), "max-sandboxes", "most sandboxes at a time; default as many as fit")
+	flags.Var(countFlag(&o.maxSandboxes), "max-sandboxes", "most sandboxes at a time; default 1000")
 	flags.Var(&o.logFormat, "log-format", "text or json")
 	flags.Var(levelFlag{&o.logLevel}, "log-level", "debug, info, warn or error")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file, which is set aside at 8MiB; default standard error")
