@@ -57,8 +57,8 @@ type Agent struct {
 	closed  bool
 }
 
-// New returns an Agent, which serves nobody yet.
-func New(o Options) *Agent {
+// New returns an Agent, which serves nobody yet. On error it holds nothing.
+func New(o Options) (*Agent, error) {
 	orDefault(&o.Passwd, "/etc/passwd")
 	orDefault(&o.Group, "/etc/group")
 	if o.Log == nil {
@@ -68,9 +68,13 @@ func New(o Options) *Agent {
 		o.Memory = outputShare(memoryLimit())
 	}
 	book := account.Open(o.Passwd, o.Group)
+	table, err := process.NewTable(process.NewReaper(o.Orphans), o.Memory)
+	if err != nil {
+		return nil, err
+	}
 	a := &Agent{
 		book:     book,
-		table:    process.NewTable(process.NewReaper(o.Orphans), o.Memory),
+		table:    table,
 		watchers: watch.NewService(book),
 		log:      log.New(o.Log, "cove-agent: ", 0),
 		feed:     newFeed(),
@@ -88,7 +92,7 @@ func New(o Options) *Agent {
 		ErrorLog:          a.log,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
 	}
-	return a
+	return a, nil
 }
 
 func orDefault(field *string, value string) {
@@ -170,7 +174,7 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc("GET /metrics", newMeter().serve)
 	mux.HandleFunc("GET /envs", a.serveEnvs)
 	mux.HandleFunc("POST /init", reply(a.serveInit))
-	return withoutZeroTimeout(mux)
+	return withoutZeroTimeout(withLazyFlush(mux))
 }
 
 // filesystem is the two services of files as the one that the wire has.

@@ -34,7 +34,10 @@ func Boot(dir string, stderr io.Writer) error {
 	stop, ignore := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	signal.Notify(ignore, syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGQUIT)
-	agent := New(Options{Orphans: true, Log: stderr})
+	agent, err := New(Options{Orphans: true, Log: stderr})
+	if err != nil {
+		return err
+	}
 	if err := agent.Listen(dir); err != nil {
 		return err
 	}
@@ -50,7 +53,7 @@ func Boot(dir string, stderr io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
-	err := agent.Close(ctx)
+	err = agent.Close(ctx)
 	return errors.Join(err, <-served)
 }
 

@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/process"
 	"github.com/covehq/cove/guest/wire"
 )
 
@@ -127,6 +128,13 @@ func (b *beginning) Write(p []byte) (int, error) {
 
 // Unwrap gives http.ResponseController the writer.
 func (b *beginning) Unwrap() http.ResponseWriter { return b.ResponseWriter }
+
+// withLazyFlush lets handlers put off their last flush.
+func withLazyFlush(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(process.WithFlusher(w, r))
+	})
+}
 
 // withoutZeroTimeout takes a Connect timeout of 0 off a request: E2B's clients mean none
 // by it, Connect an expired one.

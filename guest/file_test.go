@@ -241,7 +241,12 @@ func TestWriteFileThatFails(t *testing.T) {
 	if err := errors.Join(syscall.Mkfifo(dir+"/pipe", 0o666), os.Symlink("loop", dir+"/loop")); err != nil {
 		t.Fatal(err)
 	}
-	broken := io.MultiReader(strings.NewReader("the beginning"), errorReader{})
+	broken := io.MultiReader(strings.NewReader("the beginning"), breaking(func() {
+		eventually(t, "the agent has begun to write", func() bool {
+			begun, _ := filepath.Glob(dir + "/.cove-*")
+			return len(begun) > 0
+		})
+	}))
 	for _, test := range []struct {
 		name, path string
 		body       io.Reader
@@ -277,10 +282,13 @@ func TestWriteFileThatFails(t *testing.T) {
 	})
 }
 
-// errorReader breaks off.
-type errorReader struct{}
+// breaking is a reader that fails, after it has called its function.
+type breaking func()
 
-func (errorReader) Read([]byte) (int, error) { return 0, errors.New("the caller's side broke") }
+func (b breaking) Read([]byte) (int, error) {
+	b()
+	return 0, errors.New("the caller's side broke")
+}
 
 func TestReadersSeeOldOrNew(t *testing.T) {
 	c, _, dir := newFiles(t)

@@ -43,6 +43,7 @@ func (r *relay) run(ctx context.Context, header http.Header) error {
 			return err
 		}
 		if done {
+			flushAtEnd(ctx)
 			return r.end()
 		}
 		keepalive.Reset(interval)

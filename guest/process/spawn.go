@@ -35,27 +35,36 @@ func (e *ends) close() {
 }
 
 // spawn forks and executes a command, and returns our ends of its streams.
-func spawn(c *Command, r *Reaper, noSetGroups bool) (*child, *ends, error) {
+func (t *Table) spawn(c *Command) (*child, *ends, error) {
 	path, err := c.find()
 	if err != nil {
 		return nil, nil, err
 	}
 	ours, theirs, err := c.connect()
-	if err != nil {
-		return nil, nil, resources(err)
-	}
 	defer func() {
 		for _, fd := range theirs {
-			_ = syscall.Close(fd)
+			if fd >= 0 {
+				_ = syscall.Close(fd)
+			}
 		}
 	}()
+	if err != nil {
+		ours.close()
+		return nil, nil, resources(err)
+	}
+	files := make([]uintptr, len(theirs))
+	for i, fd := range theirs {
+		if files[i] = uintptr(fd); fd < 0 {
+			files[i] = t.null.Fd()
+		}
+	}
 	attributes := &syscall.ProcAttr{
 		Dir:   c.Dir,
 		Env:   c.Env,
-		Files: []uintptr{uintptr(theirs[0]), uintptr(theirs[min(1, len(theirs)-1)]), uintptr(theirs[len(theirs)-1])},
-		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.Terminal != nil, Credential: credential(c.Account, noSetGroups)},
+		Files: []uintptr{files[0], files[min(1, len(files)-1)], files[len(files)-1]},
+		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.Terminal != nil, Credential: t.credential(c.Account)},
 	}
-	child, err := r.start(func() (int, error) { return syscall.ForkExec(path, c.Argv, attributes) })
+	child, err := t.reaper.start(func() (int, error) { return syscall.ForkExec(path, c.Argv, attributes) })
 	if err != nil {
 		ours.close()
 		return nil, nil, startError(c, err)
@@ -64,11 +73,11 @@ func spawn(c *Command, r *Reaper, noSetGroups bool) (*child, *ends, error) {
 }
 
 // credential returns what makes a child the account's, or nil when it is so already.
-func credential(a account.Account, noSetGroups bool) *syscall.Credential {
+func (t *Table) credential(a account.Account) *syscall.Credential {
 	if os.Geteuid() != 0 && os.Geteuid() == a.UID {
 		return nil
 	}
-	return &syscall.Credential{Uid: uint32(a.UID), Gid: uint32(a.GID), Groups: a.Groups, NoSetGroups: noSetGroups}
+	return &syscall.Credential{Uid: uint32(a.UID), Gid: uint32(a.GID), Groups: a.Groups, NoSetGroups: t.noSetGroups}
 }
 
 // setGroupsDenied reports whether this user namespace forbids setgroups, as one does that
@@ -78,18 +87,11 @@ func setGroupsDenied() bool {
 	return err == nil && strings.TrimSpace(string(policy)) == "deny"
 }
 
-// connect makes the command's streams. theirs are the child's descriptors: 0, and then 1
-// and 2, or one terminal for all.
+// connect makes the command's streams. theirs are the child's descriptors: 0, where -1
+// stands for nothing to read, and then 1 and 2, or one terminal for all. Both are valid as
+// far as they go on error too.
 func (c *Command) connect() (ours *ends, theirs []int, err error) {
 	ours = new(ends)
-	defer func() {
-		if err != nil {
-			ours.close()
-			for _, fd := range theirs {
-				_ = syscall.Close(fd)
-			}
-		}
-	}()
 	if c.Terminal != nil {
 		tty, err := c.openTerminal(ours)
 		if err != nil {
@@ -97,35 +99,42 @@ func (c *Command) connect() (ours *ends, theirs []int, err error) {
 		}
 		return ours, []int{tty}, nil
 	}
-	var fds [2]int
+	theirs = append(theirs, -1)
 	if c.Stdin {
-		if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-			return ours, theirs, err
-		}
-		theirs = append(theirs, fds[0])
-		ours.stdin = pollable(fds[1], "stdin")
-	} else {
-		null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		read, write, err := pipe()
 		if err != nil {
 			return ours, theirs, err
 		}
-		theirs = append(theirs, null)
-	}
-	for i, name := range []string{"stdout", "stderr"} {
-		if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		theirs[0], ours.stdin = read, os.NewFile(uintptr(write), "stdin")
+		if err := setBlocking(read); err != nil {
 			return ours, theirs, err
 		}
-		theirs = append(theirs, fds[1])
-		ours.output[i] = pollable(fds[0], name)
+	}
+	for i, name := range []string{"stdout", "stderr"} {
+		read, write, err := pipe()
+		if err != nil {
+			return ours, theirs, err
+		}
+		theirs, ours.output[i] = append(theirs, write), os.NewFile(uintptr(read), name)
+		if err := setBlocking(write); err != nil {
+			return ours, theirs, err
+		}
 	}
 	return ours, theirs, nil
 }
 
-// pollable makes a file of our end of a pipe, whose reads and writes can be interrupted.
-// The child's end stays as programs expect it.
-func pollable(fd int, name string) *os.File {
-	_ = unix.SetNonblock(fd, true)
-	return os.NewFile(uintptr(fd), name)
+// pipe returns the ends of a pipe that don't block, so that a read or write of ours can be
+// interrupted.
+func pipe() (read, write int, err error) {
+	var fds [2]int
+	err = unix.Pipe2(fds[:], unix.O_CLOEXEC|unix.O_NONBLOCK)
+	return fds[0], fds[1], err
+}
+
+// setBlocking makes the child's end of a pipe what programs expect.
+func setBlocking(fd int) error {
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, 0)
+	return err
 }
 
 // openTerminal makes a terminal that belongs to the command's user, and returns the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -26,6 +27,7 @@ type Table struct {
 	budget      *budget
 	forest      *forest
 	noSetGroups bool
+	null        *os.File // what commands without input read
 	running     sync.WaitGroup
 
 	mu      sync.Mutex
@@ -43,8 +45,13 @@ type ending struct {
 
 // NewTable returns an empty Table whose children r collects. memory is how many bytes of
 // output all processes together may retain; what ended first is forgotten first.
-func NewTable(r *Reaper, memory int) *Table {
+func NewTable(r *Reaper, memory int) (*Table, error) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return nil, err
+	}
 	t := &Table{
+		null:        null,
 		reaper:      r,
 		budget:      &budget{max: max(memory, guaranteed)},
 		forest:      newForest(r.orphans),
@@ -52,7 +59,7 @@ func NewTable(r *Reaper, memory int) *Table {
 	}
 	t.expiry = time.AfterFunc(maxAge, t.expire)
 	t.expiry.Stop()
-	return t
+	return t, nil
 }
 
 // Start starts a command, and returns it with a reader that sees all of its output and is
@@ -69,7 +76,7 @@ func (t *Table) Start(c Command) (*Process, *Reader, error) {
 		exited: make(chan struct{}), done: make(chan struct{}),
 	}
 	born := ticks()
-	child, ends, err := spawn(&c, t.reaper, t.noSetGroups)
+	child, ends, err := t.spawn(&c)
 	if err != nil {
 		t.leave()
 		return nil, nil, err
@@ -222,6 +229,7 @@ func (t *Table) Close(ctx context.Context) error {
 		killing.Wait()
 		t.running.Wait()
 		t.reaper.close()
+		_ = t.null.Close()
 		close(gone)
 	}()
 	select {

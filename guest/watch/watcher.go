@@ -231,15 +231,16 @@ func (w *watcher) handle(id int32, mask, cookie uint32, name string) bool {
 	if w.upload(path, name, mask, cookie) {
 		return true
 	}
-	if w.recursive && mask&unix.IN_ISDIR != 0 {
-		w.follow(path, mask)
+	_, told := w.announced[path]
+	delete(w.announced, path)
+	if told && mask&unix.IN_CREATE != 0 {
+		return true
 	}
 	if kind := kindOf(mask); kind != 0 {
-		if _, told := w.announced[path]; told && mask&unix.IN_CREATE != 0 {
-			delete(w.announced, path)
-			return true
-		}
 		w.put(kind, path)
+	}
+	if w.recursive && mask&unix.IN_ISDIR != 0 {
+		w.follow(path, mask)
 	}
 	return true
 }
@@ -271,15 +272,9 @@ func (w *watcher) follow(path string, mask uint32) {
 	case mask&unix.IN_MOVED_FROM != 0:
 		w.forget(path)
 	case mask&(unix.IN_CREATE|unix.IN_MOVED_TO) != 0:
-		w.put(wire.EventType_EVENT_TYPE_CREATE, path)
-		if len(w.announced) > maxQueue {
-			clear(w.announced)
-		}
-		w.announced[path] = struct{}{} // handle would tell it a second time
 		err := w.add(path, func(below string) {
-			if pending, _ := file.Pending(filepath.Base(below)); !pending && mask&unix.IN_CREATE != 0 {
-				w.announced[below] = struct{}{}
-				w.put(wire.EventType_EVENT_TYPE_CREATE, below)
+			if mask&unix.IN_CREATE != 0 { // what was moved here was created elsewhere
+				w.announce(below)
 			}
 		})
 		var refused *cove.Error
@@ -287,6 +282,19 @@ func (w *watcher) follow(path string, mask uint32) {
 			w.fail(refused)
 		}
 	}
+}
+
+// announce tells of a file that a scan found in a new directory, since the kernel may have
+// begun to watch that too late to tell.
+func (w *watcher) announce(path string) {
+	if pending, _ := file.Pending(filepath.Base(path)); pending {
+		return
+	}
+	if len(w.announced) > maxQueue { // the kernel told of none of these
+		clear(w.announced)
+	}
+	w.announced[path] = struct{}{}
+	w.put(wire.EventType_EVENT_TYPE_CREATE, path)
 }
 
 // kindOf returns the event's type in the words of E2B's agent, or 0 for none.
