@@ -57,8 +57,8 @@ type Agent struct {
 	closed  bool
 }
 
-// New returns an Agent, which serves nobody yet. On error it holds nothing.
-func New(o Options) (*Agent, error) {
+// New returns an Agent, which serves nobody yet.
+func New(o Options) *Agent {
 	orDefault(&o.Passwd, "/etc/passwd")
 	orDefault(&o.Group, "/etc/group")
 	if o.Log == nil {
@@ -68,13 +68,9 @@ func New(o Options) (*Agent, error) {
 		o.Memory = outputShare(memoryLimit())
 	}
 	book := account.Open(o.Passwd, o.Group)
-	table, err := process.NewTable(process.NewReaper(o.Orphans), o.Memory)
-	if err != nil {
-		return nil, err
-	}
 	a := &Agent{
 		book:     book,
-		table:    table,
+		table:    process.NewTable(process.NewReaper(o.Orphans), o.Memory),
 		watchers: watch.NewService(book),
 		log:      log.New(o.Log, "cove-agent: ", 0),
 		feed:     newFeed(),
@@ -92,7 +88,7 @@ func New(o Options) (*Agent, error) {
 		ErrorLog:          a.log,
 		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
 	}
-	return a, nil
+	return a
 }
 
 func orDefault(field *string, value string) {

@@ -34,10 +34,7 @@ func Boot(dir string, stderr io.Writer) error {
 	stop, ignore := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	signal.Notify(ignore, syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGQUIT)
-	agent, err := New(Options{Orphans: true, Log: stderr})
-	if err != nil {
-		return err
-	}
+	agent := New(Options{Orphans: true, Log: stderr})
 	if err := agent.Listen(dir); err != nil {
 		return err
 	}
@@ -53,7 +50,7 @@ func Boot(dir string, stderr io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
-	err = agent.Close(ctx)
+	err := agent.Close(ctx)
 	return errors.Join(err, <-served)
 }
 

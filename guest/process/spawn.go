@@ -40,6 +40,10 @@ func (t *Table) spawn(c *Command) (*child, *ends, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	null, err := t.null()
+	if err != nil {
+		return nil, nil, resources(err)
+	}
 	ours, theirs, err := c.connect()
 	defer func() {
 		for _, fd := range theirs {
@@ -55,7 +59,7 @@ func (t *Table) spawn(c *Command) (*child, *ends, error) {
 	files := make([]uintptr, len(theirs))
 	for i, fd := range theirs {
 		if files[i] = uintptr(fd); fd < 0 {
-			files[i] = t.null.Fd()
+			files[i] = null.Fd()
 		}
 	}
 	attributes := &syscall.ProcAttr{

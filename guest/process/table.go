@@ -27,7 +27,7 @@ type Table struct {
 	budget      *budget
 	forest      *forest
 	noSetGroups bool
-	null        *os.File // what commands without input read
+	null        func() (*os.File, error) // what commands without input read
 	running     sync.WaitGroup
 
 	mu      sync.Mutex
@@ -45,13 +45,9 @@ type ending struct {
 
 // NewTable returns an empty Table whose children r collects. memory is how many bytes of
 // output all processes together may retain; what ended first is forgotten first.
-func NewTable(r *Reaper, memory int) (*Table, error) {
-	null, err := os.Open(os.DevNull)
-	if err != nil {
-		return nil, err
-	}
+func NewTable(r *Reaper, memory int) *Table {
 	t := &Table{
-		null:        null,
+		null:        sync.OnceValues(func() (*os.File, error) { return os.Open(os.DevNull) }),
 		reaper:      r,
 		budget:      &budget{max: max(memory, guaranteed)},
 		forest:      newForest(r.orphans),
@@ -59,7 +55,7 @@ func NewTable(r *Reaper, memory int) (*Table, error) {
 	}
 	t.expiry = time.AfterFunc(maxAge, t.expire)
 	t.expiry.Stop()
-	return t, nil
+	return t
 }
 
 // Start starts a command, and returns it with a reader that sees all of its output and is
@@ -229,7 +225,9 @@ func (t *Table) Close(ctx context.Context) error {
 		killing.Wait()
 		t.running.Wait()
 		t.reaper.close()
-		_ = t.null.Close()
+		if null, err := t.null(); err == nil {
+			_ = null.Close()
+		}
 		close(gone)
 	}()
 	select {
