@@ -72,6 +72,13 @@ func TestMistakesInTheCommandLine(t *testing.T) {
 	}
 }
 
+func TestATerminalIsNotJSON(t *testing.T) {
+	status, _, stderr := start(t, "run", "-t", "--json", "--", "sh")
+	if status != exitUsage || !strings.Contains(stderr, `"message":"-t and --json exclude each other"`) {
+		t.Errorf("status %d: %s", status, stderr)
+	}
+}
+
 func TestErrorsInJSONAreThoseOfTheAPI(t *testing.T) {
 	status, _, stderr := start(t, "create", "--json", "--host", "ftp://x")
 	if status != exitError {

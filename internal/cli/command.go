@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -64,8 +65,10 @@ func (p *program) attached(ctx context.Context, sandbox *client.Sandbox, c comma
 	stop := relay.attach(cmd.Process, p.resizer(c.tty, cmd.Process))
 	err := cmd.Wait()
 	stop()
-	if stdout.broken() || stderr.broken() {
+	if err := cmp.Or(stdout.err, stderr.err); errors.Is(err, syscall.EPIPE) {
 		return &statusError{status: exitSignal + int(syscall.SIGPIPE)}
+	} else if err != nil {
+		return &cove.Error{Code: cove.Internal, Op: "write output", Err: err, Hint: "the command was killed, since nobody gets what it writes"}
 	}
 	if errors.Is(err, context.Canceled) && relay.status() != 0 {
 		return &statusError{status: relay.status()}
@@ -77,9 +80,6 @@ func (p *program) attached(ctx context.Context, sandbox *client.Sandbox, c comma
 func (p *program) buffered(ctx context.Context, sandbox *client.Sandbox, c command) error {
 	request := cove.ExecRequest{
 		Command: cove.Command{Argv: c.argv}, Cwd: c.dir, Env: c.env, User: c.user, Timeout: c.timeout,
-	}
-	if c.tty {
-		return usage("--json and --tty exclude each other", "leave one of them out")
 	}
 	if c.interactive || !isTerminal(p.Stdin) {
 		const most = 16 << 20
@@ -172,8 +172,6 @@ func (o *output) Write(data []byte) (int, error) {
 	return n, err
 }
 
-func (o *output) broken() bool { return errors.Is(o.err, syscall.EPIPE) }
-
 // ignoreBrokenPipe makes writing to a closed pipe an error instead of the program's
 // sudden death, in which it could not clean up behind itself.
 func ignoreBrokenPipe() { signal.Ignore(syscall.SIGPIPE) }
@@ -215,17 +213,20 @@ func (p *program) resizer(tty bool, process *client.Process) func(context.Contex
 	return func(ctx context.Context) { _ = process.Resize(ctx, p.terminalSize()) }
 }
 
-// commandIn returns the command that stands at the end of a command line. Flags end at
-// the first argument, so a -- that follows one is still there.
-func commandIn(args []string) ([]string, error) {
+// parse takes the command from the end of a command line. Flags end at the first
+// argument, so a -- that follows one is still there.
+func (c *command) parse(args []string, json bool) error {
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}
-	if len(args) == 0 {
-		return nil, usage("missing command", "write it after --, as in: -- python3 -c 'print(6*7)'")
+	switch {
+	case len(args) == 0:
+		return usage("missing command", "write it after --, as in: -- python3 -c 'print(6*7)'")
+	case args[0] == "":
+		return usage("the command is empty", "write it after --")
+	case c.tty && json:
+		return usage("-t and --json exclude each other", "leave one of them out")
 	}
-	if args[0] == "" {
-		return nil, usage("the command is empty", "write it after --")
-	}
-	return args, nil
+	c.argv = args
+	return nil
 }

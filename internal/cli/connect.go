@@ -21,6 +21,27 @@ const idleExit = 5 * time.Minute
 // connect returns a client of the daemon: the one that --host names, else this user's
 // own, which it starts when nobody answers.
 func (p *program) connect(ctx context.Context) (*client.Client, error) {
+	return p.dial(ctx, func(dirs daemon.Dirs) error {
+		starter, err := p.starter(dirs)
+		if err != nil {
+			return err
+		}
+		return starter.Start(ctx)
+	})
+}
+
+// running returns a client of the daemon if there is one, else nil. It starts nothing.
+func (p *program) running(ctx context.Context) (*client.Client, error) {
+	c, err := p.dial(ctx, func(daemon.Dirs) error { return errNotRunning })
+	if errors.Is(err, errNotRunning) {
+		return nil, nil
+	}
+	return c, err
+}
+
+var errNotRunning = errors.New("no daemon runs")
+
+func (p *program) dial(ctx context.Context, missing func(daemon.Dirs) error) (*client.Client, error) {
 	if p.host != "" {
 		return client.New(client.Options{URL: p.host})
 	}
@@ -36,32 +57,9 @@ func (p *program) connect(ctx context.Context) (*client.Client, error) {
 		return nil, err
 	}
 	if !there {
-		starter, err := p.starter(dirs)
-		if err != nil {
+		if err := missing(dirs); err != nil {
 			return nil, err
 		}
-		if err := starter.Start(ctx); err != nil {
-			return nil, err
-		}
-	}
-	return client.New(client.Options{URL: dirs.URL()})
-}
-
-// running returns a client of the daemon if there is one, and nil otherwise. It starts
-// nothing.
-func (p *program) running(ctx context.Context) (*client.Client, error) {
-	if p.host != "" {
-		return client.New(client.Options{URL: p.host})
-	}
-	dirs, err := p.dirs()
-	if err != nil {
-		return nil, err
-	}
-	if err := dirs.Trust(); err != nil {
-		return nil, err
-	}
-	if there, err := dirs.Answers(ctx); !there || err != nil {
-		return nil, err
 	}
 	return client.New(client.Options{URL: dirs.URL()})
 }
@@ -90,8 +88,8 @@ func (p *program) sandbox(ctx context.Context, idOrName string) (*client.Sandbox
 		return nil, err
 	}
 	s, err := c.Get(ctx, idOrName)
-	if cove.CodeOf(err) == cove.NotFound && cove.HintOf(err) == "" {
-		return nil, &cove.Error{Code: cove.NotFound, Op: "find sandbox", ID: idOrName, Err: cove.NotFound, Hint: "see cove ls"}
+	if errors.Is(err, cove.NotFound) {
+		return nil, &cove.Error{Code: cove.NotFound, Op: "find sandbox", ID: quote(idOrName), Err: errors.New("there is no such sandbox"), Hint: "see cove ls for those that there are"}
 	}
 	return s, err
 }

@@ -33,11 +33,9 @@ with -d what POST …/processes replies.`,
 			if len(args) == 0 {
 				return usage("missing ID", "as in: cove exec build -- make test")
 			}
-			argv, err := commandIn(args[1:])
-			if err != nil {
+			if err := command.parse(args[1:], p.json); err != nil {
 				return err
 			}
-			command.argv = argv
 			if detach && (command.interactive || command.tty) {
 				return usage("-d excludes -i and -t", "leave -d out to stay attached")
 			}

@@ -35,11 +35,10 @@ With --json, prints what POST /v1/sandboxes/{id}/exec replies, when the command 
   tar c src | cove run --memory 2g -- sh -c 'tar x && make -C src test'
   cove run -it -- bash`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			argv, err := commandIn(args)
-			if err != nil {
+			if err := command.parse(args, p.json); err != nil {
 				return err
 			}
-			command.argv, command.timeout = argv, spec.Timeout
+			command.timeout = spec.Timeout
 			return failed(p.run(cmd.Context(), spec, command))
 		},
 	}
