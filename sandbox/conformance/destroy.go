@@ -405,42 +405,44 @@ func (b *bench) removed(ctx context.Context, id string) error {
 	return b.listed(ctx, id, false)
 }
 
-// listHalfMade kills a daemon at moments spread over the time that a Create takes here.
+// listHalfMade kills a daemon at moments spread over the time that a Create takes here,
+// until some of them have left a half-made sandbox.
 func listHalfMade(ctx context.Context, b *bench) error {
-	const moments = 6
+	const enough, moments = 4, 8
 	started := time.Now()
 	if _, err := b.create(ctx); err != nil {
 		return err
 	}
 	whole := time.Since(started)
-	errs := make([]error, moments)
-	for i := range moments {
-		after := whole * time.Duration(i) / (moments - 1)
-		if err := b.crashed(ctx, after); err != nil {
-			errs[i] = fmt.Errorf("killed after %v: %w", after, err)
+	for turn, left := 0, 0; left < enough && turn < 3*moments; turn++ {
+		after := whole * time.Duration(turn%moments) / moments
+		half, err := b.crashed(ctx, after)
+		if err != nil {
+			return fmt.Errorf("killed after %v: %w", after, err)
+		}
+		if half {
+			left++
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // crashed leaves a sandbox as a daemon does that was killed some time after it began to
-// create it, and clears that.
-func (b *bench) crashed(ctx context.Context, after time.Duration) error {
+// create it, and clears that. It reports whether that was half a sandbox.
+func (b *bench) crashed(ctx context.Context, after time.Duration) (half bool, err error) {
 	spec, id := b.spec(), newID()
-	if _, err := b.options.Crash(ctx, id, &spec, after); err != nil {
-		return fmt.Errorf("create in a process that is killed: %w", err)
+	handle, err := b.options.Crash(ctx, id, &spec, after)
+	if err != nil {
+		return false, fmt.Errorf("create in a process that is killed: %w", err)
 	}
 	traces, err := b.steady(ctx, id)
-	if err != nil {
-		return err
-	}
-	if len(traces) == 0 {
-		return nil // it was killed before it made anything
+	if err != nil || len(traces) == 0 {
+		return false, err // it was killed before it made anything
 	}
 	if err := b.listed(ctx, id, true); err != nil {
-		return errors.Join(fmt.Errorf("with %v on the host: %w", traces, err), b.remove(ctx, id))
+		return true, errors.Join(fmt.Errorf("with %v on the host: %w", traces, err), b.remove(ctx, id))
 	}
-	return b.removed(ctx, id)
+	return len(handle) == 0, b.removed(ctx, id)
 }
 
 // steady returns the traces of an id when they don't change any more: a helper program may

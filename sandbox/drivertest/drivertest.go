@@ -150,7 +150,8 @@ func Crasher(environment ...string) func(context.Context, string, *cove.Spec, ti
 	}
 }
 
-// followCrash reads what a process says that is to be killed, and kills it at its time.
+// followCrash reads what a process says that is to be killed, and kills it at its time. It
+// returns the handle where the process came to say it.
 func followCrash(stdout io.Reader, after time.Duration, kill func()) ([]byte, error) {
 	var said strings.Builder
 	lines := bufio.NewScanner(stdout)
@@ -161,7 +162,7 @@ func followCrash(stdout io.Reader, after time.Duration, kill func()) ([]byte, er
 		case word == "CREATING" && after >= 0:
 			timer := time.AfterFunc(after, kill)
 			defer timer.Stop()
-		case word == "CREATED" && after < 0:
+		case word == "CREATED":
 			return base64.StdEncoding.DecodeString(rest)
 		case word == "FAILED":
 			return nil, errors.New(rest)
