@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -96,7 +97,13 @@ func (p *program) sandbox(ctx context.Context, idOrName string) (*client.Sandbox
 
 // untilSignal ends ctx at the signals that ask a program to end.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	return signal.NotifyContext(ctx, heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)...)
+}
+
+// heeded leaves out the signals that this program was started to ignore: nohup has it
+// survive a hang-up, and a shell that runs it in the background an interrupt.
+func heeded(signals ...os.Signal) []os.Signal {
+	return slices.DeleteFunc(signals, signal.Ignored)
 }
 
 // verb makes the function of a command from one whose context ends at a signal.

@@ -48,7 +48,7 @@ var _ signaler = (*client.Process)(nil)
 func newRelay(ctx context.Context) *relay {
 	ctx, cancel := context.WithCancel(ctx)
 	r := &relay{Context: ctx, cancel: cancel, signals: make(chan os.Signal, 16), done: make(chan struct{})}
-	signal.Notify(r.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)
+	signal.Notify(r.signals, heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGWINCH)...)
 	r.group.Go(r.run)
 	return r
 }

@@ -108,6 +108,13 @@ func TestSignals(t *testing.T) {
 			r.signal(t, syscall.SIGHUP)
 			r.wait(t, 129)
 		})
+		t.Run("that were to be ignored are", func(t *testing.T) {
+			// nohup ignores SIGHUP on behalf of what it runs.
+			got := w.shell(t, `nohup cove run -- sh -c 'echo ready; cat; echo done' < <(sleep 0.2; kill -HUP $(pgrep -P $$ -x cove); sleep 0.2)`)
+			if got != "ready\ndone\n" {
+				t.Errorf("got %q", got)
+			}
+		})
 		if left := w.output(t, "ls", "-q"); left != "" {
 			t.Errorf("sandboxes are left: %s", left)
 		}
