@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"syscall"
@@ -20,7 +21,7 @@ type hostSource struct{ root string }
 var machine = hostSource{root: "/"}
 
 // recipe changes whenever hostRoot would make another tree from the same host.
-const recipe = "1"
+const recipe = "2"
 
 // hostRoot returns this machine's own programs as a root filesystem: its system
 // directories bound read-only, and beside them a tree of our own with an /etc that knows
@@ -105,30 +106,36 @@ func fingerprint(files []etcFile, links map[string]string, binds []Bind) string 
 // UserID is the uid and gid of cove.DefaultUser in every image that doesn't say otherwise.
 const UserID = 1000
 
-// hostDirs are the directories of the host tree.
-var hostDirs = []struct {
+// dir is a directory of a tree that we make.
+type dir struct {
 	name string
 	mode os.FileMode
 	uid  int
-}{
-	{".cove", 0o700, 0}, {"dev", 0o755, 0}, {"proc", 0o555, 0}, {"sys", 0o555, 0}, {"run", 0o755, 0},
-	{"etc", 0o755, 0}, {"root", 0o700, 0}, {"mnt", 0o755, 0}, {"opt", 0o755, 0}, {"srv", 0o755, 0},
-	{"home", 0o755, 0}, {"home/user", 0o750, UserID}, {"workspace", 0o755, UserID},
-	{"var", 0o755, 0}, {"var/cache", 0o755, 0}, {"var/lib", 0o755, 0}, {"var/log", 0o755, 0},
-	{"var/spool", 0o755, 0}, {"var/tmp", 0o777 | os.ModeSticky, 0}, {"tmp", 0o777 | os.ModeSticky, 0},
+}
+
+// ownDirs are where a sandbox mounts or keeps its own, in every image.
+var ownDirs = []dir{
+	{".cove", 0o700, 0}, {"dev", 0o755, 0}, {"proc", 0o555, 0}, {"sys", 0o555, 0}, {"etc", 0o755, 0},
+	{"home", 0o755, 0}, {"home/user", 0o750, UserID}, {"workspace", 0o755, UserID}, {"tmp", 0o777 | os.ModeSticky, 0},
 	// gVisor covers an empty /tmp with a tmpfs in the sandbox's memory; with this
 	// directory, which a Unix machine often has there anyway, /tmp is on the disk.
 	{"tmp/.X11-unix", 0o777 | os.ModeSticky, 0},
 }
 
-func makeHostTree(dir string, files []etcFile, links map[string]string, binds []Bind) error {
-	owner := os.Geteuid() == 0
-	for _, d := range hostDirs {
-		path := filepath.Join(dir, d.name)
+// hostDirs are the other directories of the host tree.
+var hostDirs = []dir{
+	{"run", 0o755, 0}, {"root", 0o700, 0}, {"mnt", 0o755, 0}, {"opt", 0o755, 0}, {"srv", 0o755, 0},
+	{"var", 0o755, 0}, {"var/cache", 0o755, 0}, {"var/lib", 0o755, 0}, {"var/log", 0o755, 0},
+	{"var/spool", 0o755, 0}, {"var/tmp", 0o777 | os.ModeSticky, 0},
+}
+
+func makeDirs(root string, dirs []dir) error {
+	for _, d := range dirs {
+		path := filepath.Join(root, d.name)
 		if err := os.Mkdir(path, 0o755); err != nil {
 			return err
 		}
-		if owner && d.uid != 0 {
+		if d.uid != 0 && os.Geteuid() == 0 {
 			if err := os.Lchown(path, d.uid, d.uid); err != nil {
 				return err
 			}
@@ -137,23 +144,46 @@ func makeHostTree(dir string, files []etcFile, links map[string]string, binds []
 			return err
 		}
 	}
+	// Where the guest agent is mounted, as a file.
+	if err := os.WriteFile(filepath.Join(root, ".cove/agent"), nil, 0o600); err != nil {
+		return err
+	}
+	return os.Chmod(root, 0o755)
+}
+
+// makeOver makes what lies over a tree that somebody else made.
+func makeOver(root string) error {
+	if err := makeDirs(root, ownDirs); err != nil {
+		return err
+	}
+	return writeEtc(root, etcNames)
+}
+
+func writeEtc(root string, files []etcFile) error {
+	for _, file := range files {
+		if err := file.write(filepath.Join(root, "etc")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func makeHostTree(root string, files []etcFile, links map[string]string, binds []Bind) error {
+	if err := makeDirs(root, slices.Concat(ownDirs, hostDirs)); err != nil {
+		return err
+	}
 	for _, bind := range binds {
-		if err := os.Mkdir(filepath.Join(dir, bind.Target), 0o755); err != nil {
+		if err := os.Mkdir(filepath.Join(root, bind.Target), 0o755); err != nil {
 			return err
 		}
 	}
 	links["var/run"], links["var/lock"] = "../run", "../run/lock"
 	for name, target := range links {
-		if err := os.Symlink(target, filepath.Join(dir, name)); err != nil {
+		if err := os.Symlink(target, filepath.Join(root, name)); err != nil {
 			return err
 		}
 	}
-	for _, file := range files {
-		if err := file.write(filepath.Join(dir, "etc")); err != nil {
-			return err
-		}
-	}
-	return os.Chmod(dir, 0o755)
+	return writeEtc(root, files)
 }
 
 // statOf returns what the fingerprint needs of a file.

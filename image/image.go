@@ -24,13 +24,14 @@ import (
 // tree nor this description of it is to be written to.
 type Root struct {
 	Dir   string // the tree; a real path, without symlinks
-	Binds []Bind // host directories that belong on top of it, read-only
+	Over  string // if not empty, a tree that lies over Dir, as in an overlay
+	Binds []Bind // host directories that belong on top of both, read-only
 }
 
 // Bind is a host path to be seen inside, read-only.
 type Bind struct {
 	Source string // on the host
-	Target string // inside; where it is missing, the runtime makes it
+	Target string // inside; it exists
 }
 
 // Store keeps derived root filesystems below one directory, which only its owner may
@@ -116,48 +117,11 @@ func (s *Store) rootfs(ctx context.Context, path string) (*Root, error) {
 	default:
 		return nil, cove.Errorf(cove.Invalid, "image", "rootfs:"+path, "neither a directory nor an archive", "use "+References)
 	}
-	root, err := checkTree(real)
-	if err != nil {
-		return nil, err
-	}
-	root.Binds, err = s.names(ctx)
-	return root, err
-}
-
-// names returns binds of the files by which programs find names: ours, for what an image
-// says there is true of another machine.
-func (s *Store) names(ctx context.Context) ([]Bind, error) {
-	dir, err := s.derive(ctx, "names-"+recipe, func(dir string) error {
-		for _, file := range etcNames {
-			if err := file.write(dir); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	binds := make([]Bind, len(etcNames))
-	for i, file := range etcNames {
-		binds[i] = Bind{Source: filepath.Join(dir, file.name), Target: "/etc/" + file.name}
-	}
-	return binds, nil
-}
-
-// mountPoints are where a runtime mounts something of its own. In a tree that somebody
-// else made they may be missing, which the runtime mends, but never anything else: a
-// symlink there has led runtimes out of the tree (CVE-2026-41579).
-var mountPoints = []string{".cove", "dev", "etc", "proc", "sys", "tmp", "home", "workspace"}
-
-func checkTree(dir string) (*Root, error) {
-	for _, name := range mountPoints {
-		info, err := os.Lstat(filepath.Join(dir, name))
-		if err == nil && !info.IsDir() {
-			return nil, cove.Errorf(cove.Invalid, "image", dir, "/"+name+" is not a directory", "an image needs real directories at the places where a sandbox mounts its own")
-		}
-	}
-	return &Root{Dir: dir}, nil
+	// Somebody else's tree may lack the places where a sandbox mounts its own, or have
+	// links there that have led runtimes out of a tree (CVE-2026-41579), and its files
+	// by which programs find names are true of another machine. Ours hide all of that.
+	over, err := s.derive(ctx, "over-"+recipe, makeOver)
+	return &Root{Dir: real, Over: over}, err
 }
 
 // derive makes the tree called name by fill, once: fill gets an empty directory, which is

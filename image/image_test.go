@@ -296,12 +296,7 @@ func TestHostImageIsMadeOnceAndAnewWhenTheHostChanges(t *testing.T) {
 func TestResolveSaysWhatIsWrong(t *testing.T) {
 	store := open(t)
 	dir := t.TempDir()
-	for _, name := range []string{"linked", "plain"} {
-		if err := os.Mkdir(filepath.Join(dir, name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Symlink("/tmp", filepath.Join(dir, "linked/dev")); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, "plain"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "noise.tar"), []byte(strings.Repeat("x", 2000)), 0o600); err != nil {
@@ -317,7 +312,6 @@ func TestResolveSaysWhatIsWrong(t *testing.T) {
 		"a missing path":               {"rootfs:" + dir + "/missing", cove.NotFound},
 		"the whole machine":            {"rootfs:/", cove.Forbidden},
 		"a device":                     {"rootfs:/dev/null", cove.Invalid},
-		"a link at a mount point":      {"rootfs:" + dir + "/linked", cove.Invalid},
 		"something that is no archive": {"rootfs:" + dir + "/noise.tar", cove.Invalid},
 	} {
 		t.Run(name, func(t *testing.T) {

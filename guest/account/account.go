@@ -29,6 +29,9 @@ func (b *Book) Lookup(spec string) (Account, error) {
 	name, group, withGroup := strings.Cut(spec, ":")
 	a, found := users.find(name)
 	if !found {
+		a, found = builtin[name]
+	}
+	if !found {
 		uid, err := parseID(name)
 		if err != nil {
 			return Account{}, unknown("user", name)
@@ -45,6 +48,13 @@ func (b *Book) Lookup(spec string) (Account, error) {
 	}
 	a.Groups = groups.of(a)
 	return a, nil
+}
+
+// builtin are the users that every sandbox has, also of an image that doesn't name them:
+// the one that commands run as by default, and root.
+var builtin = map[string]Account{
+	cove.DefaultUser: {Name: cove.DefaultUser, UID: 1000, GID: 1000, Home: "/home/user", Shell: "/bin/sh"},
+	"root":           {Name: "root", Home: "/root", Shell: "/bin/sh"},
 }
 
 // UserName returns the name of a uid, or its number.

@@ -27,8 +27,8 @@ const sentryMemory = 64 * cove.MiB
 const agentThreads = 24
 
 // writeBundle writes the sandbox's OCI configuration.
-func (d *Driver) writeBundle(bundle, id string, root *image.Root, spec *cove.Spec) error {
-	config, err := d.config(bundle, id, root, spec)
+func (d *Driver) writeBundle(id, rootfs string, root *image.Root, spec *cove.Spec) error {
+	config, err := d.config(id, rootfs, root.Binds, spec)
 	if err != nil {
 		return err
 	}
@@ -36,17 +36,17 @@ func (d *Driver) writeBundle(bundle, id string, root *image.Root, spec *cove.Spe
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600)
+	return os.WriteFile(filepath.Join(d.bundle(id), "config.json"), data, 0o600)
 }
 
 // config maps a spec to OCI's configuration. Nothing of the image and no label reaches
 // it as an annotation: runtimes take orders from those.
-func (d *Driver) config(bundle, id string, root *image.Root, spec *cove.Spec) (*specs.Spec, error) {
+func (d *Driver) config(id, rootfs string, binds []image.Bind, spec *cove.Spec) (*specs.Spec, error) {
 	capabilities, files := d.capabilities(), openFiles()
 	config := &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: image.Hostname,
-		Root:     &specs.Root{Path: filepath.Join(bundle, "rootfs"), Readonly: spec.ReadOnly},
+		Root:     &specs.Root{Path: rootfs, Readonly: spec.ReadOnly},
 		Process: &specs.Process{
 			Args: []string{agentPath}, Cwd: "/", Env: []string{"PATH=/usr/local/bin:/usr/bin:/bin"},
 			NoNewPrivileges: true,
@@ -56,7 +56,7 @@ func (d *Driver) config(bundle, id string, root *image.Root, spec *cove.Spec) (*
 				{Type: "RLIMIT_CORE"},
 			},
 		},
-		Mounts: d.mounts(root, spec),
+		Mounts: d.mounts(binds, spec),
 		Linux: &specs.Linux{
 			CgroupsPath: d.cgroups.path(id),
 			Resources:   d.resources(spec.Limits),
@@ -67,7 +67,6 @@ func (d *Driver) config(bundle, id string, root *image.Root, spec *cove.Spec) (*
 		},
 	}
 	if d.kind == kindGvisor {
-		config.Root.Path = root.Dir // shared: gVisor's overlay writes elsewhere
 		// Its kernel counts a user's tasks by itself. The agent is exempt by capability.
 		limit := uint64(spec.Limits.Pids)
 		config.Process.Rlimits = append(config.Process.Rlimits, specs.POSIXRlimit{Type: "RLIMIT_NPROC", Soft: limit, Hard: limit})
@@ -137,7 +136,7 @@ var (
 	readonlyPaths = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
 )
 
-func (d *Driver) mounts(root *image.Root, spec *cove.Spec) []specs.Mount {
+func (d *Driver) mounts(binds []image.Bind, spec *cove.Spec) []specs.Mount {
 	tmpfs := func(target string, size cove.Bytes, options ...string) specs.Mount {
 		return specs.Mount{Destination: target, Type: "tmpfs", Source: "tmpfs",
 			Options: append([]string{"nosuid", "nodev", fmt.Sprintf("size=%d", size)}, options...)}
@@ -150,25 +149,17 @@ func (d *Driver) mounts(root *image.Root, spec *cove.Spec) []specs.Mount {
 		tmpfs("/dev/shm", min(inMemory, 64*cove.MiB), "noexec", "mode=1777"),
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 	}
-	for _, bind := range root.Binds {
+	for _, bind := range binds {
 		mounts = append(mounts, specs.Mount{Destination: bind.Target, Type: "bind", Source: bind.Source, Options: []string{"rbind", "ro", "nosuid", "nodev"}})
 	}
 	if spec.ReadOnly {
 		mounts = append(mounts,
 			tmpfs("/tmp", min(inMemory, spec.Limits.Disk), "mode=1777"),
 			tmpfs("/workspace", min(inMemory, spec.Limits.Disk), "mode=0755", fmt.Sprintf("uid=%d", image.UserID), fmt.Sprintf("gid=%d", image.UserID)))
-	} else if d.kind == kindGvisor && emptyTmp(root.Dir) {
-		mounts = append(mounts, tmpfs("/tmp", inMemory, "mode=1777")) // where gVisor would put one without a bound
 	}
 	return append(mounts,
 		tmpfs("/.cove", cove.MiB, "mode=0700"),
 		specs.Mount{Destination: agentPath, Type: "bind", Source: d.options.Agent, Options: []string{"bind", "ro", "nosuid", "nodev"}})
-}
-
-// emptyTmp reports whether an image's /tmp is missing or empty.
-func emptyTmp(dir string) bool {
-	entries, _ := os.ReadDir(filepath.Join(dir, "tmp"))
-	return len(entries) == 0
 }
 
 // cpuPeriod is the span over which the kernel counts CPU time, in microseconds.

@@ -66,14 +66,11 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	if err := os.Mkdir(bundle, 0o700); err != nil {
 		return nil, err
 	}
-	if d.kind == kindGvisor {
-		if err := os.Mkdir(d.disk(id), 0o700); err != nil {
-			return nil, err
-		}
-	} else if err := d.mountRootfs(ctx, bundle, root, spec); err != nil {
+	rootfs, err := d.prepareRootfs(ctx, id, root, spec)
+	if err != nil {
 		return nil, err
 	}
-	if err := d.writeBundle(bundle, id, root, spec); err != nil {
+	if err := d.writeBundle(id, rootfs, root, spec); err != nil {
 		return nil, err
 	}
 	door, err := d.boot(ctx, id, spec)
@@ -90,6 +87,19 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 		return nil, err
 	}
 	return m, nil
+}
+
+// prepareRootfs returns the directory that the runtime program is to take for the root. On
+// the host's kernel it is the sandbox's own; gVisor keeps what is written elsewhere.
+func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (string, error) {
+	bundle := d.bundle(id)
+	if d.kind == kindLinux {
+		return filepath.Join(bundle, "rootfs"), d.mountRootfs(ctx, bundle, root, spec)
+	}
+	if err := os.Mkdir(d.disk(id), 0o700); err != nil {
+		return "", err
+	}
+	return mountLower(bundle, root)
 }
 
 // boot runs the sandbox and returns the door to its agent.

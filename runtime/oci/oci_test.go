@@ -106,8 +106,7 @@ func configOf(t *testing.T, d *Driver, change func(*cove.Spec)) *specs.Spec {
 	if change != nil {
 		change(&spec)
 	}
-	root := &image.Root{Dir: t.TempDir(), Binds: []image.Bind{{Source: "/usr", Target: "/usr"}}}
-	config, err := d.config("/bundle", "x", root, &spec)
+	config, err := d.config("x", "/rootfs", []image.Bind{{Source: "/usr", Target: "/usr"}}, &spec)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,8 +39,30 @@ func (d *Driver) mountRootfs(ctx context.Context, bundle string, root *image.Roo
 			return err
 		}
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", escapeOverlay(root.Dir), upper, work)
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower(root), upper, work)
 	return os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, options))
+}
+
+// mountLower makes one tree of an image that consists of two, read-only, in bundle/rootfs,
+// and returns the directory of the whole; unmountRootfs undoes it.
+func mountLower(bundle string, root *image.Root) (string, error) {
+	if root.Over == "" {
+		return root.Dir, nil
+	}
+	target := filepath.Join(bundle, "rootfs")
+	if err := os.Mkdir(target, 0o755); err != nil {
+		return "", err
+	}
+	flags := uintptr(unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID)
+	return target, os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", flags, "lowerdir="+lower(root)))
+}
+
+// lower returns the read-only layers of an image for overlayfs, the topmost first.
+func lower(root *image.Root) string {
+	if root.Over == "" {
+		return escapeOverlay(root.Dir)
+	}
+	return escapeOverlay(root.Over) + ":" + escapeOverlay(root.Dir)
 }
 
 // escapeOverlay escapes what separates options and layers in overlayfs's mount options.
