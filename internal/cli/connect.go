@@ -97,7 +97,11 @@ func (p *program) sandbox(ctx context.Context, idOrName string) (*client.Sandbox
 
 // untilSignal ends ctx at the signals that ask a program to end.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(ctx, heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)...)
+	signals := heeded(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	if len(signals) == 0 { // to NotifyContext, that means every signal there is
+		return context.WithCancel(ctx)
+	}
+	return signal.NotifyContext(ctx, signals...)
 }
 
 // heeded leaves out the signals that this program was started to ignore: nohup has it
