@@ -50,8 +50,8 @@ func (b *Book) Lookup(spec string) (Account, error) {
 	return a, nil
 }
 
-// builtin are the users that every sandbox has, also of an image that doesn't name them:
-// the one that commands run as by default, and root.
+// builtin are the users that every sandbox has, also when its image doesn't name them: the
+// one that commands run as by default, and root.
 var builtin = map[string]Account{
 	cove.DefaultUser: {Name: cove.DefaultUser, UID: 1000, GID: 1000, Home: "/home/user", Shell: "/bin/sh"},
 	"root":           {Name: "root", Home: "/root", Shell: "/bin/sh"},

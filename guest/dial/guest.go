@@ -17,12 +17,16 @@ type Init struct {
 	Env     map[string]string
 	User    string // a name, uid or uid:gid
 	Workdir string
+	// Memory is how many bytes the sandbox may use, from which the agent derives how much
+	// output it keeps. 0 leaves that to what it sees, which on a shared kernel may be the
+	// host's.
+	Memory int64
 }
 
 // Init sets the sandbox's defaults for commands. It may be called again.
 func (c *Client) Init(ctx context.Context, i Init) error {
 	body, err := json.Marshal(map[string]any{
-		"envVars": i.Env, "defaultUser": i.User, "defaultWorkdir": i.Workdir,
+		"envVars": i.Env, "defaultUser": i.User, "defaultWorkdir": i.Workdir, "memory": i.Memory,
 	})
 	if err != nil {
 		return fail(ctx, "init", "", err)

@@ -246,10 +246,7 @@ func (o *output) forget(s *stream) {
 // notify wakes the readers. Holding o.mu.
 func (o *output) notify() {
 	for _, r := range o.readers {
-		select {
-		case r.ready <- struct{}{}:
-		default:
-		}
+		r.signal()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -12,12 +13,23 @@ import (
 // side then moves more. It is what Linux lets an ordinary user have.
 const busyPipe = 1 << 20
 
+// A program that writes without pause in small pieces would cost a wake-up for each. After
+// steady such reads in a row, each within pace of the one before, the pipe is given pace to
+// fill before it is read again.
+const (
+	smallRead = 32 << 10
+	steady    = 16
+	pace      = 200 * time.Microsecond
+)
+
 // pump moves what is written to one pipe or terminal into a stream of an output.
 type pump struct {
 	source  *os.File
 	output  *output
 	stream  int
 	grown   bool
+	streak  int           // small reads in a row
+	last    time.Time     // of a read
 	drained chan struct{} // closed when a drain is complete, or the source is at its end
 	ended   chan struct{} // closed when the source is at its end
 }
@@ -43,6 +55,21 @@ func (p *pump) run() {
 		if err != nil { // io.EOF, or EIO of a terminal that nobody has open any more
 			return
 		}
+		p.settle(n)
+	}
+}
+
+// settle waits for the pipe to fill where that pays.
+func (p *pump) settle(n int) {
+	now := time.Now()
+	if n >= smallRead || now.Sub(p.last) > 2*pace {
+		p.streak = 0
+	}
+	p.streak++
+	p.last = now
+	if p.streak > steady {
+		p.grow()
+		time.Sleep(pace)
 	}
 }
 

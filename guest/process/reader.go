@@ -15,6 +15,7 @@ type Reader struct {
 
 	// Guarded by output.mu.
 	position [streams]uint64
+	want     uint64           // how many bytes make it ready
 	until    *[streams]uint64 // where a reader that does not follow stops
 	stalled  bool             // it holds nothing back any more
 	patience *time.Timer      // makes it stalled
@@ -32,7 +33,7 @@ type Chunk struct {
 func (o *output) attach(from [streams]*uint64, follow bool) *Reader {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	r := &Reader{output: o, ready: make(chan struct{}, 1), last: stderr, whole: follow || o.settled}
+	r := &Reader{output: o, ready: make(chan struct{}, 1), last: stderr, whole: follow || o.settled, want: 1}
 	for i := range o.streams {
 		r.position[i] = o.streams[i].end
 		if from[i] != nil {
@@ -51,6 +52,29 @@ func (o *output) attach(from [streams]*uint64, follow bool) *Reader {
 
 // Ready returns a channel that has a value when Take may have something new to say.
 func (r *Reader) Ready() <-chan struct{} { return r.ready }
+
+// Want makes the reader ready only when n bytes wait for it, or there will be no more.
+func (r *Reader) Want(n int) {
+	r.output.mu.Lock()
+	defer r.output.mu.Unlock()
+	r.want = uint64(n)
+	r.signal()
+}
+
+// signal makes the reader ready if it is. Holding output.mu.
+func (r *Reader) signal() {
+	waiting := uint64(0)
+	for i, position := range r.position {
+		waiting += r.output.streams[i].end - position
+	}
+	if waiting < r.want && !r.output.settled {
+		return
+	}
+	select {
+	case r.ready <- struct{}{}:
+	default:
+	}
+}
 
 // Take copies the next piece of output into buffer, without waiting. When there is none,
 // the chunk has no data, and done says whether there never will be.

@@ -17,6 +17,13 @@ const (
 	slowSend     = time.Second
 )
 
+// A busy process's output is sent in pieces of batch bytes, or after batchDelay. The first
+// piece after a silence is sent at once.
+const (
+	batch      = 64 << 10
+	batchDelay = time.Millisecond
+)
+
 // messages holds buffers for the data of messages.
 var messages = sync.Pool{New: func() any { return new([largeMessage]byte) }}
 
@@ -35,8 +42,8 @@ func (r *relay) run(ctx context.Context, header http.Header) error {
 		return err
 	}
 	interval := keepaliveOf(header)
-	keepalive := time.NewTimer(interval)
-	defer keepalive.Stop()
+	timer := time.NewTimer(interval)
+	defer timer.Stop()
 	for {
 		done, err := r.output(ctx)
 		if err != nil {
@@ -46,19 +53,25 @@ func (r *relay) run(ctx context.Context, header http.Header) error {
 			flushAtEnd(ctx)
 			return r.end()
 		}
-		keepalive.Reset(interval)
+		r.reader.Want(batch)
+		timer.Reset(batchDelay)
+		batching := true
 	idle:
 		for {
 			select {
 			case <-r.reader.Ready():
 				break idle
-			case <-keepalive.C:
-				if err := r.send(&wire.ProcessEvent{Event: &wire.ProcessEvent_Keepalive{Keepalive: &wire.ProcessEvent_KeepAlive{}}}); err != nil {
-					return err
-				}
-				keepalive.Reset(interval)
 			case <-ctx.Done():
 				return ctx.Err()
+			case <-timer.C:
+				if !batching {
+					if err := r.send(&wire.ProcessEvent{Event: &wire.ProcessEvent_Keepalive{Keepalive: &wire.ProcessEvent_KeepAlive{}}}); err != nil {
+						return err
+					}
+				}
+				batching = false
+				r.reader.Want(1)
+				timer.Reset(interval)
 			}
 		}
 	}
