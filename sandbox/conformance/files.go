@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
 	"errors"
@@ -11,10 +10,8 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/covehq/cove"
-	"github.com/covehq/cove/guest/dial"
 )
 
 func filesChecks() []check {
@@ -350,135 +347,6 @@ func filesSpecial(ctx context.Context, b *bench) error {
 		}
 		if err == nil {
 			return fmt.Errorf("read %s: got %d bytes, want an error", special, len(data))
-		}
-	}
-	return nil
-}
-
-// expectEvent reads events until one is of a kind and a name.
-func expectEvent(watch *dial.Watch, kind cove.FileEventType, name string) error {
-	for seen := 0; ; seen++ {
-		event, err := watch.Next()
-		if err != nil {
-			return fmt.Errorf("waiting for %s of %s, after %d other events: %w", kind, name, seen, err)
-		}
-		if event.Type == kind && event.Name == name {
-			return nil
-		}
-	}
-}
-
-func filesWatch(ctx context.Context, b *bench) error {
-	x, dir, err := b.scratch(ctx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := shortly(ctx)
-	defer cancel()
-	watch, err := x.guest.Watch(ctx, dir, false, "")
-	if err != nil {
-		return fmt.Errorf("watch: %w", err)
-	}
-	defer watch.Close()
-	if _, err := x.print(ctx, "cd "+dir+" && echo content > file && mv file other && rm other"); err != nil {
-		return err
-	}
-	for _, want := range []struct {
-		kind cove.FileEventType
-		name string
-	}{{cove.FileCreate, "file"}, {cove.FileWrite, "file"}, {cove.FileRename, "file"}, {cove.FileRemove, "other"}} {
-		if err := expectEvent(watch, want.kind, want.name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func filesWatchRecursive(ctx context.Context, b *bench) error {
-	x, dir, err := b.scratch(ctx)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := shortly(ctx)
-	defer cancel()
-	watch, err := x.guest.Watch(ctx, dir, true, "")
-	if err != nil {
-		return fmt.Errorf("watch: %w", err)
-	}
-	defer watch.Close()
-	if _, err := x.print(ctx, "mkdir "+dir+"/sub"); err != nil {
-		return err
-	}
-	if err := expectEvent(watch, cove.FileCreate, "sub"); err != nil {
-		return err
-	}
-	if _, err := x.print(ctx, "cd "+dir+"/sub && touch file && rm file"); err != nil {
-		return err
-	}
-	return expectEvent(watch, cove.FileRemove, "sub/file")
-}
-
-func filesArchive(ctx context.Context, b *bench) error {
-	x, dir, err := b.scratch(ctx)
-	if err != nil {
-		return err
-	}
-	if err := x.write(ctx, dir+"/from/sub/data", noise(200000)); err != nil {
-		return err
-	}
-	if _, err := x.print(ctx, "cd "+dir+"/from && ln -s sub/data link && printf x > script && chmod 751 script && mkdir empty ../to"); err != nil {
-		return err
-	}
-	archive, err := x.guest.Archive(ctx, dir+"/from", "")
-	if err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	defer archive.Close()
-	packed, err := io.ReadAll(io.LimitReader(archive, outputCap))
-	if err != nil {
-		return fmt.Errorf("archive: %w", err)
-	}
-	if err := x.guest.Extract(ctx, dir+"/to", "", bytes.NewReader(packed)); err != nil {
-		return fmt.Errorf("extract: %w", err)
-	}
-	const fingerprint = "for f in * */*; do stat -c '%n %a %F' $f; done; readlink link; sha256sum sub/data"
-	want, err := x.print(ctx, "cd "+dir+"/from && "+fingerprint)
-	if err != nil {
-		return err
-	}
-	return x.prints(ctx, "what came back", "cd "+dir+"/to && "+fingerprint, want)
-}
-
-// filesHostileArchive unpacks entries that try to leave: a name with dots, an absolute
-// name, and a file behind a symlink. Each is either refused or kept inside.
-func filesHostileArchive(ctx context.Context, b *bench) error {
-	x, dir, err := b.scratch(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := x.print(ctx, "mkdir "+dir+"/into "+dir+"/outside"); err != nil {
-		return err
-	}
-	for _, entries := range [][]tar.Header{
-		{{Name: "../outside/dots", Typeflag: tar.TypeReg}},
-		{{Name: dir + "/outside/absolute", Typeflag: tar.TypeReg}},
-		{{Name: "link", Typeflag: tar.TypeSymlink, Linkname: "../outside"}, {Name: "link/behind", Typeflag: tar.TypeReg}},
-		{{Name: "hard", Typeflag: tar.TypeLink, Linkname: "../../../etc/passwd"}},
-	} {
-		var packed bytes.Buffer
-		writer := tar.NewWriter(&packed)
-		for _, header := range entries {
-			header.Mode, header.ModTime = 0o644, time.Unix(0, 0)
-			if err := writer.WriteHeader(&header); err != nil {
-				return err
-			}
-		}
-		if err := writer.Close(); err != nil {
-			return err
-		}
-		_ = x.guest.Extract(ctx, dir+"/into", "", &packed) // refusing is as good as mending
-		if err := x.prints(ctx, "outside, after "+entries[len(entries)-1].Name, "ls "+dir+"/outside", ""); err != nil {
-			return err
 		}
 	}
 	return nil
