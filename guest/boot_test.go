@@ -258,7 +258,8 @@ func TestCommandsInheritNothingUnusual(t *testing.T) {
 	c := p.client(t)
 	for _, test := range []struct{ name, line, want string }{
 		{"descriptors", "ls /proc/self/fd | grep -vx 3 | tr -d '\\n'", "012"},
-		{"ignored signals", "grep SigIgn /proc/self/status | cut -f2 | tr -d '\\n'", "0000000000000000"},
+		// Without 32 and 33, which C libraries keep for themselves and hand down as they got them.
+		{"ignored signals", "printf %x $((0x$(grep SigIgn /proc/self/status | cut -f2) & ~0x180000000))", "0"},
 		{"blocked signals", "grep SigBlk /proc/self/status | cut -f2 | tr -d '\\n'", "0000000000000000"},
 		{"the file mode mask", "umask | tr -d '\\n'", "0022"},
 	} {

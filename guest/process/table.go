@@ -18,6 +18,8 @@ const (
 	maxAge   = time.Hour
 	// maxRunning bounds the processes started through us that run at one time.
 	maxRunning = 4096
+	// parallelStarts bounds the threads that fork at one time.
+	parallelStarts = 4
 )
 
 // Table is the processes that were started through it: those that run, and those that have
@@ -28,6 +30,7 @@ type Table struct {
 	forest      *forest
 	noSetGroups bool
 	null        func() (*os.File, error) // what commands without input read
+	starting    chan struct{}            // has a place for each that starts at one time
 	running     sync.WaitGroup
 
 	mu      sync.Mutex
@@ -52,6 +55,7 @@ func NewTable(r *Reaper, memory int) *Table {
 		budget:      &budget{max: max(memory, guaranteed)},
 		forest:      newForest(r.orphans),
 		noSetGroups: setGroupsDenied(),
+		starting:    make(chan struct{}, parallelStarts),
 	}
 	t.expiry = time.AfterFunc(maxAge, t.expire)
 	t.expiry.Stop()
@@ -71,14 +75,18 @@ func (t *Table) Start(c Command) (*Process, *Reader, error) {
 		Command: c, Started: time.Now(), output: o,
 		exited: make(chan struct{}), done: make(chan struct{}),
 	}
-	born := ticks()
+	p.tree = t.forest.grow(marker, ticks())
+	t.starting <- struct{}{}
 	child, ends, err := t.spawn(&c)
+	<-t.starting
 	if err != nil {
+		t.forest.ended(p.tree)
+		t.forest.fell(p.tree)
 		t.leave()
 		return nil, nil, err
 	}
 	p.PID, p.child, p.input = child.pid, child, newInput(ends.stdin, c.Terminal != nil)
-	p.tree = t.forest.grow(child, marker, born)
+	p.tree.root(child)
 	reader := o.attach([streams]*uint64{new(uint64), new(uint64)}, true)
 	var pumps []*pump
 	for i, source := range ends.output {

@@ -34,20 +34,26 @@ type tree struct {
 	sessions map[int]struct{}
 }
 
+// clearLooks is how many looks in a row must find nothing of a tree that had something: one
+// is not taken at an instant, and a process may start another and end while it is under way.
+const clearLooks = 3
+
 // kill ends the tree and returns how many processes it killed. It looks again until none
 // of the tree is left, for what is being killed may have forked meanwhile.
 func (t *tree) kill() (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	killed := map[identity]struct{}{}
-	deadline := time.Now().Add(killPatience)
+	deadline, clear := time.Now().Add(killPatience), 0
 	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		all, err := listProcesses()
+		all, err := t.trees.look()
 		if err != nil {
 			return len(killed), fmt.Errorf("list processes: %w", err)
 		}
 		members := t.members(all)
-		if len(members) == 0 {
+		if len(members) > 0 {
+			clear = 0
+		} else if clear++; clear == clearLooks || len(killed) == 0 {
 			return len(killed), nil
 		}
 		var refused error
@@ -59,7 +65,7 @@ func (t *tree) kill() (int, error) {
 				refused = err
 			}
 		}
-		if time.Now().After(deadline) {
+		if len(members) > 0 && time.Now().After(deadline) {
 			return len(killed), &cove.Error{
 				Code: cove.Internal, Op: "kill", Err: errors.Join(fmt.Errorf("%d processes are left", len(members)), refused),
 				Hint: "destroy the sandbox",
@@ -131,6 +137,7 @@ const maxLives = 1024
 type forest struct {
 	session  int // this process's own, which belongs to no tree
 	adopting int // our pid if we inherit orphans, else 0
+	looking  sync.Mutex
 
 	mu        sync.Mutex
 	markers   map[string]*tree
@@ -160,6 +167,13 @@ func newForest(orphans bool) *forest {
 	return f
 }
 
+// look lists all processes, for one tree at a time: each look holds a thread.
+func (f *forest) look() ([]record, error) {
+	f.looking.Lock()
+	defer f.looking.Unlock()
+	return listProcesses()
+}
+
 // ticks returns the time since boot in hundredths of a second, which is the unit of /proc
 // on every architecture (USER_HZ).
 func ticks() int64 {
@@ -170,9 +184,11 @@ func ticks() int64 {
 	return now.Nano() / int64(10*time.Millisecond)
 }
 
-// grow adds the tree of a command that started at the given time.
-func (f *forest) grow(c *child, marker string, start int64) *tree {
-	t := &tree{child: c, marker: marker, trees: f, sessions: map[int]struct{}{c.pid: {}}}
+// grow adds the tree of a command that is about to be started, at the given time. It is
+// there before the fork: a child that has not executed its program yet looks like an orphan
+// of whatever else is running. The tree is then rooted in the child, or felled.
+func (f *forest) grow(marker string, start int64) *tree {
+	t := &tree{marker: marker, trees: f, sessions: map[int]struct{}{}}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.markers[marker] = t
@@ -187,6 +203,12 @@ func (f *forest) grow(c *child, marker string, start int64) *tree {
 	}
 	f.lives = append(f.lives, life{tree: t, start: start})
 	return t
+}
+
+// root gives the tree its first process. Nobody else has the tree yet.
+func (t *tree) root(c *child) {
+	t.child = c
+	t.sessions[c.pid] = struct{}{}
 }
 
 func (f *forest) ended(t *tree) {
