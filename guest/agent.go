@@ -47,7 +47,7 @@ type Agent struct {
 	table    *process.Table
 	watchers *watch.Service
 	log      *log.Logger
-	handler  http.Handler
+	handler  *trimmer
 	server   *http.Server
 	feed     *feed
 	doors    sync.WaitGroup
@@ -76,7 +76,7 @@ func New(o Options) *Agent {
 		feed:     newFeed(),
 		closers:  map[io.Closer]struct{}{},
 	}
-	a.handler = a.routes()
+	a.handler = newTrimmer(a.routes())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
@@ -126,6 +126,7 @@ func (a *Agent) Close(ctx context.Context) error {
 	_ = a.feed.Close()
 	a.watchers.Close()
 	a.doors.Wait()
+	a.handler.close()
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -40,6 +41,7 @@ func Boot(dir string, stderr io.Writer) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- agent.Serve() }()
+	reserveThreads()
 	if err := agent.serveStdin(); err != nil {
 		return err
 	}
@@ -84,6 +86,31 @@ func inherit() error {
 		}
 	}
 	return nil
+}
+
+// threads is how many the agent needs at most: one for each processor that it uses, one
+// that waits for children, and as many as may touch files, fork and look at processes at
+// one time.
+const threads = 20
+
+// reserveThreads makes the runtime start all threads that it will need, and keep them. Who
+// fills the sandbox with processes up to its limit would otherwise bring the agent down:
+// the Go runtime gives up when it can't start a thread.
+func reserveThreads() {
+	var started, ended sync.WaitGroup
+	release := make(chan struct{})
+	started.Add(threads)
+	for range threads {
+		ended.Go(func() {
+			runtime.LockOSThread() // so that each has one of its own
+			defer runtime.UnlockOSThread()
+			started.Done()
+			<-release
+		})
+	}
+	started.Wait()
+	close(release)
+	ended.Wait()
 }
 
 // clearSignalMask makes sure that no signal is blocked. The Go runtime gives every thread

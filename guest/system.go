@@ -108,6 +108,8 @@ func readNumber(path string) (int64, bool) {
 
 // meter measures what the sandbox uses.
 type meter struct {
+	looking sync.Mutex // one look at all processes at a time: each holds a thread
+
 	mu   sync.Mutex
 	at   time.Time
 	used time.Duration // processor time at that moment
@@ -117,7 +119,9 @@ func newMeter() *meter { return &meter{at: time.Now()} }
 
 // serve answers in the words of E2B's agent, and with the number of processes.
 func (m *meter) serve(w http.ResponseWriter, _ *http.Request) {
+	m.looking.Lock()
 	total, resident, processes := usage()
+	m.looking.Unlock()
 	info := memoryInfo()
 	limit := memoryLimit()
 	used := resident // /proc/meminfo is about the kernel, which may serve others too

@@ -13,7 +13,7 @@ import (
 
 // parallel bounds how many threads act as a user at one time: each waits for a disk on its
 // own, and a sandbox's limit on processes counts threads too.
-const parallel = 8
+const parallel = 4
 
 // keep leaves an id as it is.
 const keep = ^uintptr(0)

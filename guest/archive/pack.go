@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -18,8 +19,8 @@ import (
 // Pack writes a tar of the file at path, or of what is in the directory at path with names
 // relative to it. Pipes, sockets and devices are left out. begin is called once, when it
 // is known that there is something to pack and before anything is written.
-func Pack(w io.Writer, path string, access Access, begin func()) error {
-	p := &packer{tar: tar.NewWriter(w), access: access}
+func Pack(ctx context.Context, w io.Writer, path string, access Access, begin func()) error {
+	p := &packer{ctx: ctx, tar: tar.NewWriter(w), access: access}
 	var file *os.File
 	var info os.FileInfo
 	err := access.As(func() (err error) {
@@ -57,6 +58,7 @@ func Pack(w io.Writer, path string, access Access, begin func()) error {
 
 // packer writes one archive.
 type packer struct {
+	ctx    context.Context
 	tar    *tar.Writer
 	access Access
 }
@@ -64,6 +66,9 @@ type packer struct {
 // all packs what is in a directory. name is the directory's, relative to the root.
 func (p *packer) all(dir, name string, names []string) error {
 	for _, child := range names {
+		if err := p.ctx.Err(); err != nil {
+			return err
+		}
 		path := filepath.Join(dir, child)
 		err := p.one(path, filepath.Join(name, child))
 		if errors.Is(err, os.ErrNotExist) {

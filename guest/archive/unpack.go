@@ -2,6 +2,7 @@ package archive
 
 import (
 	"archive/tar"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,8 +24,8 @@ import (
 // Everything belongs to the user of access. No name leads out of dir or through a symlink.
 // Existing files are replaced, directories stay. Pipes and devices are left out, and are
 // an error after all else is unpacked; any other error ends the unpacking where it is.
-func Unpack(r io.Reader, dir string, access Access) error {
-	u := &unpacker{access: access, safe: map[string]struct{}{".": {}}}
+func Unpack(ctx context.Context, r io.Reader, dir string, access Access) error {
+	u := &unpacker{ctx: ctx, access: access, safe: map[string]struct{}{".": {}}}
 	err := access.As(func() (err error) {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			return err
@@ -63,6 +64,7 @@ func Unpack(r io.Reader, dir string, access Access) error {
 
 // unpacker reads one archive.
 type unpacker struct {
+	ctx     context.Context
 	access  Access
 	root    *os.Root
 	safe    map[string]struct{} // directories in which no symlink was on the way
@@ -149,7 +151,7 @@ func (u *unpacker) file(name string, mode fs.FileMode, modified time.Time, conte
 	if err != nil {
 		return err
 	}
-	source := &source{Reader: content}
+	source := &source{Reader: content, ctx: u.ctx}
 	_, err = disk.Copy(u.access.Disk.Writer(file), source)
 	if source.err != nil {
 		err = damaged(source.err)
@@ -175,11 +177,16 @@ func touch(file *os.File, modified time.Time) error {
 // source keeps the archive's errors apart from the disk's.
 type source struct {
 	io.Reader
+	ctx context.Context // a hole in a sparse file is long without anything being received
 	err error
 }
 
 // Read reads the next piece.
 func (s *source) Read(p []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		s.err = err
+		return 0, err
+	}
 	n, err := s.Reader.Read(p)
 	if err != nil && err != io.EOF {
 		s.err = err

@@ -84,7 +84,7 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatal(err)
 		}
 		before := snapshot(t, outside)
-		_ = archive.Unpack(bytes.NewReader(data), into, access())
+		_ = archive.Unpack(t.Context(), bytes.NewReader(data), into, access())
 		after := snapshot(t, outside)
 		for path, text := range before {
 			if after[path] != text {
@@ -155,7 +155,7 @@ func TestUnpackSurvivesASwap(t *testing.T) {
 		for i := range headers {
 			headers[i] = tar.Header{Name: "d/file" + string(rune('a'+i)), Typeflag: tar.TypeReg, Size: 1, Mode: 0o644}
 		}
-		_ = archive.Unpack(bytes.NewReader(tarOf(headers...)), into, access())
+		_ = archive.Unpack(t.Context(), bytes.NewReader(tarOf(headers...)), into, access())
 	}
 	close(stop)
 	<-stopped

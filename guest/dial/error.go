@@ -59,7 +59,7 @@ func fail(ctx context.Context, op, id string, err error) error {
 		failed.Code = cove.TooLarge
 		failed.Err = errors.New("the reply is larger than an agent may send")
 	case errors.As(err, &answer):
-		failed.Err = errors.New("the guest agent does not answer: " + printable(answer.Message()))
+		failed.Err = errors.New("the guest agent does not answer: " + printable(cause(answer.Unwrap()).Error()))
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		failed.Err = errors.New("the guest agent broke off the stream")
 	}

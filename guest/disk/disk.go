@@ -9,7 +9,7 @@ import (
 )
 
 // parallel is how many threads may wait: a sandbox's limit on processes counts threads too.
-const parallel = 8
+const parallel = 4
 
 // pieceSize is how much is moved at once.
 const pieceSize = 256 << 10

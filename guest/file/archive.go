@@ -22,7 +22,7 @@ func (s *Service) Archive(w http.ResponseWriter, r *http.Request) error {
 	}
 	header := w.Header()
 	begun := false
-	err = archive.Pack(w, place.Path, s.access(place), func() {
+	err = archive.Pack(r.Context(), w, place.Path, s.access(place), func() {
 		header.Set("Content-Type", "application/x-tar")
 		header.Set("Trailer", wire.ResultTrailer)
 		w.WriteHeader(http.StatusOK)
@@ -50,7 +50,7 @@ func (s *Service) Extract(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := archive.Unpack(body, place.Path, s.access(place)); err != nil {
+	if err := archive.Unpack(r.Context(), body, place.Path, s.access(place)); err != nil {
 		return Failure(place.Path, err)
 	}
 	// What follows the end of a tar is padding: a client should get to the end of it.

@@ -117,7 +117,7 @@ func (o *output) trim(s *stream, last int) {
 	used := int(s.end - old.offset)
 	switch {
 	case used == 0:
-		s.segments = s.segments[:last]
+		s.segments = slices.Delete(s.segments, last, last+1)
 	case used <= largeSegment/2:
 		s.segments[last].bytes = slices.Clone(old.bytes[:used])
 		o.budget.force(used)
