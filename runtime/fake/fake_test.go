@@ -62,6 +62,7 @@ func options(dir string) conformance.Options {
 	return conformance.Options{
 		Spec:      cove.Spec{Runtime: "fake", Env: map[string]string{"COVE_SPEC": "from the spec"}},
 		StateDirs: []string{dir},
+		Groups:    []string{},
 		Census: func() map[string]int {
 			entries, _ := os.ReadDir(dir)
 			return map[string]int{"files of the driver": len(entries)}

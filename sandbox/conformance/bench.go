@@ -116,15 +116,21 @@ func (b *bench) nothingLeft(ctx context.Context, id string) error {
 	// What the kernel takes apart on its own, such as a mount namespace, goes shortly
 	// after the last process.
 	return eventually(ctx, time.Second, func() error {
-		traces, err := Traces(id, b.options.StateDirs...)
-		if err != nil {
-			return err
+		left, err := b.traces(id)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("left on the host: got %s, want nothing", strings.Join(left, ", "))
 		}
-		if len(traces) > 0 {
-			return fmt.Errorf("left on the host: got %s, want nothing", strings.Join(traces, ", "))
-		}
-		return nil
+		return err
 	})
+}
+
+// traces returns what is on the host of a sandbox.
+func (b *bench) traces(id string) ([]string, error) {
+	groups := b.options.Groups
+	if groups == nil {
+		groups = []string{"/sys/fs/cgroup"}
+	}
+	return traces(id, groups, b.options.StateDirs)
 }
 
 // Shared is a sandbox that is made when the first check asks for it. The zero value is

@@ -56,6 +56,9 @@ type Options struct {
 	Kill func(ctx context.Context, id string) error
 	// StateDirs are where the driver keeps files on this host.
 	StateDirs []string
+	// Groups are the cgroup directories below which the driver makes its own, in every
+	// hierarchy. Nil: all of /sys/fs/cgroup; empty: it makes none.
+	Groups []string
 	// Census counts what the driver has on this host, by kind. It is compared before and
 	// after, so it should count nothing that others change. Nil: nothing is counted.
 	Census func() map[string]int

@@ -78,8 +78,8 @@ func TestAChecksSkipQuotesTheDeclaration(t *testing.T) {
 
 func TestTracesAreFoundByTheID(t *testing.T) {
 	id, dir := newID(), t.TempDir()
-	if traces, err := Traces(id, dir); err != nil || len(traces) > 0 {
-		t.Fatalf("before anything was made: got %q, %v, want nothing", traces, err)
+	if found, err := traces(id, nil, []string{dir}); err != nil || len(found) > 0 {
+		t.Fatalf("before anything was made: got %q, %v, want nothing", found, err)
 	}
 	path := filepath.Join(dir, "a", "b-"+id+".json")
 	if err := os.MkdirAll(path, 0o700); err != nil {
@@ -91,9 +91,9 @@ func TestTracesAreFoundByTheID(t *testing.T) {
 	}
 	defer stop()
 	for name, want := range map[string]string{id: path, mark: "process"} {
-		traces, err := Traces(name, dir)
-		if err != nil || len(traces) != 1 || !strings.HasPrefix(traces[0], want) {
-			t.Errorf("traces of %s: got %q, %v, want one of %s", name, traces, err, want)
+		found, err := traces(name, nil, []string{dir})
+		if err != nil || len(found) != 1 || !strings.HasPrefix(found[0], want) {
+			t.Errorf("traces of %s: got %q, %v, want one of %s", name, found, err, want)
 		}
 	}
 }

@@ -104,7 +104,7 @@ func destroyRemoves(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	before, err := Traces(x.id, b.options.StateDirs...)
+	before, err := b.traces(x.id)
 	if err != nil {
 		return err
 	}

@@ -22,18 +22,18 @@ import (
 // traceDepth bounds how deep below a state directory traces are looked for.
 const traceDepth = 6
 
-// Traces returns what on this host carries a sandbox's id: processes by their command line
-// or cgroup, mounts, cgroups, network namespaces, sockets, and files below dirs. Zombies
-// hold nothing and are not counted.
-func Traces(id string, dirs ...string) ([]string, error) {
+// traces returns what on this host carries a sandbox's id: processes by their command line
+// or cgroup, mounts, sockets, network namespaces, cgroups below some groups, and files
+// below dirs. Zombies hold nothing and are not counted.
+func traces(id string, groups, dirs []string) ([]string, error) {
 	pids, err := processes(id)
 	if err != nil {
 		return nil, err
 	}
-	var traces []string
+	var found []string
 	for _, pid := range pids {
 		line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		traces = append(traces, fmt.Sprintf("process %d (%s)", pid, bytes.TrimSpace(bytes.ReplaceAll(line[:min(len(line), 80)], []byte{0}, []byte{' '}))))
+		found = append(found, fmt.Sprintf("process %d (%s)", pid, bytes.TrimSpace(bytes.ReplaceAll(line[:min(len(line), 80)], []byte{0}, []byte{' '}))))
 	}
 	for kind, path := range map[string]string{"mount": "/proc/self/mountinfo", "socket": "/proc/self/net/unix"} {
 		content, err := os.ReadFile(path)
@@ -42,14 +42,17 @@ func Traces(id string, dirs ...string) ([]string, error) {
 		}
 		for line := range strings.Lines(string(content)) {
 			if strings.Contains(line, id) {
-				traces = append(traces, kind+" "+strings.TrimSpace(line))
+				found = append(found, kind+" "+strings.TrimSpace(line))
 			}
 		}
 	}
 	for _, dir := range append([]string{"/run/netns"}, dirs...) {
-		traces = append(traces, named(dir, id)...)
+		found = append(found, named(dir, id)...)
 	}
-	return append(traces, groupsNamed("/sys/fs/cgroup", id)...), nil
+	for _, group := range groups {
+		found = append(found, groupsNamed(group, id)...)
+	}
+	return found, nil
 }
 
 // groupsNamed returns the cgroups below dir whose name contains id. A group has a link for

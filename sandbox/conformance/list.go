@@ -106,7 +106,7 @@ func (b *bench) crashed(ctx context.Context, after time.Duration) (half bool, er
 func (b *bench) steady(ctx context.Context, id string) ([]string, error) {
 	var before []string
 	for range 20 {
-		traces, err := Traces(id, b.options.StateDirs...)
+		traces, err := b.traces(id)
 		if err != nil {
 			return nil, err
 		}
