@@ -48,8 +48,7 @@ type Driver struct {
 	cgroups cgroupTree
 	log     *slog.Logger
 
-	orphans orphans
-	disks   disks
+	disks disks
 
 	probeMu sync.Mutex
 	probed  *driver.Info // a success, which does not change while the program runs

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -109,12 +108,6 @@ func readStat(pid int) (procStat, error) {
 	return procStat{comm: string(content[open+1 : end]), zombie: fields[0] == "Z", started: started}, err
 }
 
-// orphans tells the runtime programs that we wait for from what they left to us.
-type orphans struct {
-	mu      sync.Mutex
-	running map[int]bool
-}
-
 // run runs the runtime program to its end. It dies with us: one that outlived a killed
 // daemon would go on making what the next daemon has just swept.
 func (d *Driver) run(ctx context.Context, stdin, output *os.File, args ...string) error {
@@ -134,22 +127,7 @@ func (d *Driver) run(ctx context.Context, stdin, output *os.File, args ...string
 	} else {
 		cmd.Stdout, cmd.Stderr = &capped{w: &text}, &capped{w: &text}
 	}
-	d.orphans.mu.Lock()
-	if err := cmd.Start(); err != nil {
-		d.orphans.mu.Unlock()
-		return err
-	}
-	if d.orphans.running == nil {
-		d.orphans.running = map[int]bool{}
-	}
-	d.orphans.running[cmd.Process.Pid] = true
-	d.orphans.mu.Unlock()
-
-	err = cmd.Wait()
-
-	d.orphans.mu.Lock()
-	delete(d.orphans.running, cmd.Process.Pid)
-	d.orphans.mu.Unlock()
+	err = cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -172,29 +150,25 @@ func (c *capped) Write(p []byte) (int, error) {
 // reap buries the dead helpers of removed sandboxes (gVisor's gofer has the sandbox
 // process for a parent, and us after it) where this process adopts orphans.
 func (d *Driver) reap() {
-	d.orphans.mu.Lock()
-	defer d.orphans.mu.Unlock()
 	lists, _ := filepath.Glob("/proc/self/task/*/children")
 	for _, list := range lists {
 		content, _ := os.ReadFile(list)
 		for field := range strings.FieldsSeq(string(content)) {
 			pid, err := strconv.Atoi(field)
-			if err != nil || d.orphans.running[pid] {
+			if err != nil {
 				continue
 			}
-			if stat, err := readStat(pid); err == nil && stat.zombie && d.helper(stat.comm) {
+			if stat, err := readStat(pid); err == nil && stat.zombie && inherited(stat.comm) {
 				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 			}
 		}
 	}
 }
 
-// helper reports whether a process of this name is the runtime's own. The kernel keeps 15
-// bytes of a name; "exe" is a program run as /proc/self/exe.
-func (d *Driver) helper(comm string) bool {
-	base := filepath.Base(d.binary)
-	return comm == base[:min(len(base), 15)] || d.kind == kindGvisor && (strings.HasPrefix(comm, "runsc") || comm == "exe")
-}
+// inherited reports whether a process of this name came to us when its parent died. Those
+// that we start and wait for have other names: "exe" is a program run as /proc/self/exe, as
+// gVisor runs its gofer, and runc names its own children in brackets.
+func inherited(comm string) bool { return comm == "exe" || strings.HasPrefix(comm, "runc:[") }
 
 // killByBundle kills the processes that were started for a bundle: those that a crash
 // caught before they were in their cgroup.
