@@ -80,19 +80,19 @@ func escapeOverlay(path string) string {
 // unmountRootfs undoes mountRootfs, as far as it got. A mount that is busy is detached: its
 // last user is being killed.
 func unmountRootfs(bundle string) error {
-	var errs []error
-	for _, name := range []string{"rootfs", "disk"} {
-		target := filepath.Join(bundle, name)
-		for { // a crash and a retry may have stacked mounts
-			err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-			if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not a mount point, not there
-				break
-			}
-			if err != nil {
-				errs = append(errs, &os.PathError{Op: "unmount", Path: target, Err: err})
-				break
-			}
+	return errors.Join(unmountAll(filepath.Join(bundle, "rootfs")), unmountAll(filepath.Join(bundle, "disk")))
+}
+
+// unmountAll detaches whatever is mounted on target. Mounts may be stacked: by a crash and a
+// retry, or by two runtime programs that did the same at the same time.
+func unmountAll(target string) error {
+	for {
+		err := unix.Unmount(target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not a mount point, not there
+			return nil
+		}
+		if err != nil {
+			return &os.PathError{Op: "unmount", Path: target, Err: err}
 		}
 	}
-	return errors.Join(errs...)
 }

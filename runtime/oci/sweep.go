@@ -177,14 +177,14 @@ func Release(o Options) error {
 		return err
 	}
 	namespace := filepath.Join(state, "root", "null-netns")
-	err := unix.Unmount(namespace, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // not mounted, never used
+	if err := unmountAll(namespace); err != nil {
+		return err
+	}
+	err := os.Remove(namespace)
+	if errors.Is(err, os.ErrNotExist) { // never used
 		return nil
 	}
-	if err != nil {
-		return &os.PathError{Op: "unmount", Path: namespace, Err: err}
-	}
-	return os.Remove(namespace)
+	return err
 }
 
 // limitsSwap reports whether the kernel counts swap for cgroups: on v1 that is a boot option.
