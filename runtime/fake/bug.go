@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,6 +19,11 @@ import (
 // Bug is one deliberate mistake. Each breaks one promise, and the conformance suite must
 // notice by the check that holds that promise. The zero value is no bug.
 type Bug string
+
+// bugs are the deliberate mistakes of one driver.
+type bugs []Bug
+
+func (b bugs) has(bug Bug) bool { return slices.Contains(b, bug) }
 
 // Mistakes in the driver contract.
 const (
@@ -80,20 +86,22 @@ const (
 	KernelWritable   Bug = "root inside may set the host's kernel parameters"
 )
 
-func (b Bug) probe(dir string, info driver.Info) (driver.Info, error) {
-	switch b {
-	case ProbeChanges:
-		return info, leaveFile(dir)
-	case WrongIsolation:
+func (b bugs) probe(dir string, info driver.Info) (driver.Info, error) {
+	if b.has(WrongIsolation) {
 		info.Isolation = cove.IsolationUserspaceKernel
-	case ControlMissing:
+	}
+	if b.has(ControlMissing) {
 		delete(info.Controls, cove.ControlCPU)
-	case ClaimsMemory:
-		info.Controls[cove.ControlMemory] = cove.Enforced
-	case ClaimsPids:
-		info.Controls[cove.ControlPids] = cove.Enforced
-	case ClaimsSeccomp:
-		info.Controls[cove.ControlSeccomp] = cove.Enforced
+	}
+	for bug, control := range map[Bug]cove.Control{
+		ClaimsMemory: cove.ControlMemory, ClaimsPids: cove.ControlPids, ClaimsSeccomp: cove.ControlSeccomp,
+	} {
+		if b.has(bug) {
+			info.Controls[control] = cove.Enforced
+		}
+	}
+	if b.has(ProbeChanges) {
+		return info, leaveFile(dir)
 	}
 	return info, nil
 }
@@ -107,42 +115,43 @@ func leaveFile(dir string) error {
 	return file.Close()
 }
 
-func (b Bug) create(id string, spec *cove.Spec) error {
-	switch {
-	case b == LongIDFails && len(id) > 32:
-		return errors.New("the id is too long")
-	case b == FloorTooLow && spec.Limits.Disk < 4*cove.MiB:
-		return errors.New("the disk limit is too small")
-	case b == SpecModified:
+func (b bugs) create(id string, spec *cove.Spec) error {
+	if b.has(SpecModified) {
 		spec.Env["COVE"] = "1"
+	}
+	if b.has(LongIDFails) && len(id) > 32 {
+		return errors.New("the id is too long")
+	}
+	if b.has(FloorTooLow) && spec.Limits.Disk < 4*cove.MiB {
+		return errors.New("the disk limit is too small")
 	}
 	return nil
 }
 
-func (b Bug) leaks(ctx context.Context) bool {
-	return b == LeaksOnCancel && ctx.Err() != nil || b == LeaksOnFailure && ctx.Err() == nil
+func (b bugs) leaks(ctx context.Context) bool {
+	return b.has(LeaksOnCancel) && ctx.Err() != nil || b.has(LeaksOnFailure) && ctx.Err() == nil
 }
 
 // lists reports whether List shows a sandbox: created leaves a note in whole ones.
-func (b Bug) lists(dir, id string) bool {
+func (b bugs) lists(dir, id string) bool {
 	_, err := os.Stat(filepath.Join(dir, id, "created"))
 	whole := err == nil
-	switch b {
-	case ListMissesHalfMade:
-		return whole
-	case ListMissesDead:
+	if b.has(ListMissesHalfMade) && !whole {
+		return false
+	}
+	if b.has(ListMissesDead) && whole {
 		pids, _ := processesOf(id)
-		return !whole || len(pids) > 0
+		return len(pids) > 0
 	}
 	return true
 }
 
 // created notes what a bug needs to know of a sandbox that is ready.
-func (b Bug) created(ctx context.Context, m *machine) error {
-	switch b {
-	case DiesWithCreateContext:
+func (b bugs) created(ctx context.Context, m *machine) error {
+	if b.has(DiesWithCreateContext) {
 		context.AfterFunc(ctx, m.shoot)
-	case ListMissesHalfMade, ListMissesDead:
+	}
+	if b.has(ListMissesHalfMade) || b.has(ListMissesDead) {
 		return os.WriteFile(filepath.Join(m.handle.Dir, "created"), nil, 0o600)
 	}
 	return nil
@@ -158,29 +167,29 @@ func (m *machine) shoot() {
 }
 
 // neverWaits: one that leaves the processes does not see their end either.
-func (b Bug) neverWaits(attached, destroyed bool) bool {
-	return b == WaitNeverReturns || b == AttachedNeverEnds && attached || b == DestroyLeavesProcess && destroyed
+func (b bugs) neverWaits(attached, destroyed bool) bool {
+	return b.has(WaitNeverReturns) || b.has(AttachedNeverEnds) && attached || b.has(DestroyLeavesProcess) && destroyed
 }
 
-func (b Bug) waitContext(ctx context.Context) context.Context {
-	if b == WaitIgnoresContext {
+func (b bugs) waitContext(ctx context.Context) context.Context {
+	if b.has(WaitIgnoresContext) {
 		return context.WithoutCancel(ctx)
 	}
 	return ctx
 }
 
-func (b Bug) exit(exit driver.Exit) driver.Exit {
-	switch b {
-	case WaitSaysExited:
+func (b bugs) exit(exit driver.Exit) driver.Exit {
+	switch {
+	case b.has(WaitSaysExited) && exit.Reason == cove.ReasonKilled:
 		exit.Reason = cove.ReasonExited
-	case WaitSaysKilled:
+	case b.has(WaitSaysKilled) && exit.Reason == cove.ReasonExited:
 		exit.Reason = cove.ReasonKilled
 	}
 	return exit
 }
 
-func (b Bug) dialDestroyed() (net.Conn, error) {
-	if b != DialAfterDestroyWorks {
+func (b bugs) dialDestroyed() (net.Conn, error) {
+	if !b.has(DialAfterDestroyWorks) {
 		return nil, cove.Gone
 	}
 	near, far := net.Pipe()
@@ -188,85 +197,84 @@ func (b Bug) dialDestroyed() (net.Conn, error) {
 	return near, nil
 }
 
-func (b Bug) sparesProcess(attached bool) bool {
-	return b == DestroyLeavesProcess && !attached || b == AttachedDestroyLeaves && attached
+func (b bugs) sparesProcess(attached bool) bool {
+	return b.has(DestroyLeavesProcess) && !attached || b.has(AttachedDestroyLeaves) && attached
 }
 
-func (b Bug) destroyAgain() error {
-	if b == DestroyTwiceFails {
+func (b bugs) destroyAgain() error {
+	if b.has(DestroyTwiceFails) {
 		return errors.New("it is destroyed already")
 	}
 	return nil
 }
 
-func (b Bug) destroyDead(pidfd int) error {
-	if b == DestroyDeadFails && ended(pidfd) {
+func (b bugs) destroyDead(pidfd int) error {
+	if b.has(DestroyDeadFails) && ended(pidfd) {
 		return errors.New("there is no such process")
 	}
 	return nil
 }
 
 // leak leaves something behind that has nothing to do with the sandbox's id.
-func (b Bug) leak(dir string) {
-	switch b {
-	case LeaksDescriptors:
+func (b bugs) leak(dir string) {
+	if b.has(LeaksDescriptors) {
 		_, _ = unix.Dup(0)
-	case LeaksGoroutines:
+	}
+	if b.has(LeaksGoroutines) {
 		go func() { select {} }()
-	case LeaksElsewhere:
+	}
+	if b.has(LeaksElsewhere) {
 		_ = leaveFile(dir)
 	}
 }
 
-func (b Bug) cloneFlags() uintptr {
-	switch b {
-	case NetworkLeaks:
-		return cloneFlags &^ unix.CLONE_NEWNET
-	case HostNameLeaks:
-		return cloneFlags &^ unix.CLONE_NEWUTS
-	case IPCLeaks:
-		return cloneFlags &^ unix.CLONE_NEWIPC
+func (b bugs) cloneFlags() uintptr {
+	flags := uintptr(cloneFlags)
+	for bug, flag := range map[Bug]uintptr{NetworkLeaks: unix.CLONE_NEWNET, HostNameLeaks: unix.CLONE_NEWUTS, IPCLeaks: unix.CLONE_NEWIPC} {
+		if b.has(bug) {
+			flags &^= flag
+		}
 	}
-	return cloneFlags
+	return flags
 }
 
-func (b Bug) environment() []string {
-	if b == EnvLeaks {
+func (b bugs) environment() []string {
+	if b.has(EnvLeaks) {
 		return os.Environ()
 	}
 	return []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 }
 
 // hostEnvironment is what init gets of it.
-func (b Bug) hostEnvironment() []string {
-	if b == EnvLeaks {
+func (b bugs) hostEnvironment() []string {
+	if b.has(EnvLeaks) {
 		return os.Environ()
 	}
 	return []string{}
 }
 
-func (b Bug) quota(options string) string {
-	if b == NoQuota {
+func (b bugs) quota(options string) string {
+	if b.has(NoQuota) {
 		options, _, _ = strings.Cut(options, ",size=")
 	}
 	return options
 }
 
-func (b Bug) uid() int {
-	if b == WrongUser {
+func (b bugs) uid() int {
+	if b.has(WrongUser) {
 		return 1001
 	}
 	return 1000
 }
 
-func (b Bug) passwd() string {
+func (b bugs) passwd() string {
 	return fmt.Sprintf("user:x:%d:1000:user:/home/user:/bin/sh\n", b.uid())
 }
 
 // keepCapabilities leaves a capability in the inheritable set, as container engines did for
 // years (CVE-2022-24769).
-func (b Bug) keepCapabilities() error {
-	if b != CapabilitiesKept {
+func (b bugs) keepCapabilities() error {
+	if !b.has(CapabilitiesKept) {
 		return nil
 	}
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
@@ -279,37 +287,39 @@ func (b Bug) keepCapabilities() error {
 }
 
 // varMode is the mode of /var.
-func (b Bug) varMode() os.FileMode {
-	if b == OpenVar {
+func (b bugs) varMode() os.FileMode {
+	if b.has(OpenVar) {
 		return 0o777
 	}
 	return 0o755
 }
 
 // devices names what is bound below /dev.
-func (b Bug) devices() []string {
+func (b bugs) devices() []string {
 	devices := []string{"null", "zero", "full", "random", "urandom", "tty"}
-	if b == HostDevices {
+	if b.has(HostDevices) {
 		devices = append(devices, "kmsg")
 	}
 	return devices
 }
 
 // share mounts what the sandboxes of one driver, or they and the host, should not share.
-func (b Bug) share(root, dir string) error {
-	switch b {
-	case SharedTmp:
-		shared := filepath.Join(dir, ".tmp")
-		return errors.Join(os.MkdirAll(shared, 0o777), os.Chmod(shared, 0o777|os.ModeSticky), mount(shared, filepath.Join(root, "tmp"), "", unix.MS_BIND, ""))
-	case FilesLeak:
-		return bind("/root", filepath.Join(root, "root"))
+func (b bugs) share(root, dir string) error {
+	if b.has(FilesLeak) {
+		if err := bind("/root", filepath.Join(root, "root")); err != nil {
+			return err
+		}
 	}
-	return nil
+	if !b.has(SharedTmp) {
+		return nil
+	}
+	shared := filepath.Join(dir, ".tmp")
+	return errors.Join(os.MkdirAll(shared, 0o777), os.Chmod(shared, 0o777|os.ModeSticky), mount(shared, filepath.Join(root, "tmp"), "", unix.MS_BIND, ""))
 }
 
 // shareMemory does the same for /dev/shm.
-func (b Bug) shareMemory(root, dir string) error {
-	if b != SharedMemory {
+func (b bugs) shareMemory(root, dir string) error {
+	if !b.has(SharedMemory) {
 		return nil
 	}
 	shared := filepath.Join(dir, ".shm")
@@ -325,56 +335,56 @@ type faults struct {
 	destroying bool
 }
 
-func (f *faults) handle(bug Bug, h handle) handle {
+func (f *faults) handle(bugs bugs, h handle) handle {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.handles++
-	switch bug {
-	case HandleChanges:
+	if bugs.has(HandleChanges) {
 		h.Padding = strings.Repeat("x", f.handles)
-	case HandleTooLarge:
-		h.Padding = strings.Repeat("x", 1<<16)
+	}
+	if bugs.has(HandleTooLarge) {
+		h.Padding += strings.Repeat("x", 1<<16)
 	}
 	return h
 }
 
 // wrap gives a connection to the agent the bug that it may have. The proxy of a tampering
 // dials for itself.
-func (f *faults) wrap(bug Bug, conn net.Conn, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
-	if with := bug.tampering(); with != nil {
+func (f *faults) wrap(bugs bugs, conn net.Conn, dial func(context.Context) (net.Conn, error)) (net.Conn, error) {
+	if with := bugs.tamperings(); len(with) > 0 {
 		conn.Close()
-		return tamper(dial, with), nil
+		conn = tamper(dial, with)
 	}
-	switch bug {
-	case DialLimited:
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if f.open >= 24 {
-			conn.Close()
-			return nil, errors.New("too many connections")
-		}
-		f.open++
-		return &countedConn{Conn: conn, faults: f}, nil
-	case DialCutsStreams:
-		return &shortConn{Conn: conn, left: 12 << 20}, nil
+	if bugs.has(DialCutsStreams) {
+		conn = &shortConn{Conn: conn, left: 12 << 20}
 	}
-	return conn, nil
+	if !bugs.has(DialLimited) {
+		return conn, nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.open >= 24 {
+		conn.Close()
+		return nil, errors.New("too many connections")
+	}
+	f.open++
+	return &countedConn{Conn: conn, faults: f}, nil
 }
 
-func (f *faults) waited(bug Bug) error {
+func (f *faults) waited(bugs bugs) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.waits++
-	if bug == WaitOnce && f.waits > 1 {
+	if bugs.has(WaitOnce) && f.waits > 1 {
 		return errors.New("wait was called")
 	}
 	return nil
 }
 
-func (f *faults) enterDestroy(bug Bug) error {
+func (f *faults) enterDestroy(bugs bugs) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if bug != DestroyRaces {
+	if !bugs.has(DestroyRaces) {
 		return nil
 	}
 	if f.destroying {

@@ -36,7 +36,7 @@ type Options struct {
 // thing in its main function, or in TestMain.
 type Driver struct {
 	options Options
-	bug     Bug
+	bugs    bugs
 }
 
 var (
@@ -47,8 +47,8 @@ var (
 // New returns a driver that keeps its state below o.Dir.
 func New(o Options) *Driver { return &Driver{options: o} }
 
-// WithBug returns a driver on the same state that has one deliberate bug.
-func (d *Driver) WithBug(bug Bug) *Driver { return &Driver{options: d.options, bug: bug} }
+// WithBug returns a driver on the same state that has these deliberate bugs, and no other.
+func (d *Driver) WithBug(bugs ...Bug) *Driver { return &Driver{options: d.options, bugs: bugs} }
 
 // Probe reports what the namespaces give. It needs root and the agent.
 func (d *Driver) Probe(ctx context.Context) (driver.Info, error) {
@@ -61,7 +61,7 @@ func (d *Driver) Probe(ctx context.Context) (driver.Info, error) {
 	if _, err := os.Stat(d.options.Agent); err != nil {
 		return driver.Info{}, &cove.Error{Code: cove.Unavailable, Op: "probe", ID: "fake", Err: err, Hint: "build cmd/cove-agent and name it in Options.Agent"}
 	}
-	return d.bug.probe(d.options.Dir, driver.Info{
+	return d.bugs.probe(d.options.Dir, driver.Info{
 		Isolation: cove.IsolationProcess,
 		Version:   "1",
 		Controls: map[cove.Control]cove.Enforcement{
@@ -86,7 +86,7 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := d.bug.create(id, spec); err != nil {
+	if err := d.bugs.create(id, spec); err != nil {
 		return nil, err
 	}
 	dir := filepath.Join(d.options.Dir, id)
@@ -95,7 +95,7 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 	}
 	machine, err := d.boot(ctx, id, dir, spec)
 	if err != nil {
-		if d.bug.leaks(ctx) {
+		if d.bugs.leaks(ctx) {
 			return nil, err
 		}
 		return nil, errors.Join(err, d.Remove(context.WithoutCancel(ctx), id))
@@ -115,12 +115,12 @@ func (d *Driver) boot(ctx context.Context, id, dir string, spec *cove.Spec) (dri
 		m.release()
 		return nil, err
 	}
-	return m, d.bug.created(ctx, m)
+	return m, d.bugs.created(ctx, m)
 }
 
 // start writes down what the sandbox is to be, and starts the init that makes it so.
 func (d *Driver) start(id, dir string, spec *cove.Spec) (_ *machine, err error) {
-	plan := plan{Root: filepath.Join(dir, "root"), Agent: d.options.Agent, ID: id, Disk: spec.Limits.Disk, ReadOnly: spec.ReadOnly, Shared: d.options.Dir, Bug: d.bug}
+	plan := plan{Root: filepath.Join(dir, "root"), Agent: d.options.Agent, ID: id, Disk: spec.Limits.Disk, ReadOnly: spec.ReadOnly, Shared: d.options.Dir, Bugs: d.bugs}
 	if err := plan.write(dir); err != nil {
 		return nil, err
 	}
@@ -142,9 +142,9 @@ func (d *Driver) start(id, dir string, spec *cove.Spec) (_ *machine, err error) 
 	pidfd := -1
 	process, err := os.StartProcess("/proc/self/exe", []string{initName + id, dir}, &os.ProcAttr{
 		Dir:   "/",
-		Env:   d.bug.hostEnvironment(),
+		Env:   d.bugs.hostEnvironment(),
 		Files: []*os.File{inner, log, log},
-		Sys:   &syscall.SysProcAttr{Cloneflags: d.bug.cloneFlags(), Setsid: true, PidFD: &pidfd},
+		Sys:   &syscall.SysProcAttr{Cloneflags: d.bugs.cloneFlags(), Setsid: true, PidFD: &pidfd},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start the namespaces: %w", err)
@@ -160,7 +160,7 @@ func (d *Driver) start(id, dir string, spec *cove.Spec) (_ *machine, err error) 
 		_ = unix.Close(pidfd)
 		return nil, err
 	}
-	return newMachine(id, handle{Version: handleVersion, PID: pid, Start: started, Dir: dir}, pidfd, door, d.bug), nil
+	return newMachine(id, handle{Version: handleVersion, PID: pid, Start: started, Dir: dir}, pidfd, door, d.bugs), nil
 }
 
 // Attach finds the agent by its pid and start time, which no later process shares.
@@ -170,24 +170,24 @@ func (d *Driver) Attach(ctx context.Context, id string, opaque []byte) (driver.M
 	}
 	var h handle
 	if err := json.Unmarshal(opaque, &h); err != nil || h.Version != handleVersion {
-		if d.bug == AttachTakesAnything {
-			return newMachine(id, handle{Version: handleVersion, PID: os.Getpid()}, -1, nil, d.bug), nil
+		if d.bugs.has(AttachTakesAnything) {
+			return newMachine(id, handle{Version: handleVersion, PID: os.Getpid()}, -1, nil, d.bugs), nil
 		}
 		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver", "remove the sandbox and create it again")
 	}
 	pidfd, err := unix.PidfdOpen(h.PID, unix.PIDFD_NONBLOCK)
 	if err != nil {
-		if d.bug == AttachFindsDead {
-			return newMachine(id, h, -1, nil, d.bug), nil
+		if d.bugs.has(AttachFindsDead) {
+			return newMachine(id, h, -1, nil, d.bugs), nil
 		}
 		return nil, cove.NotFound
 	}
 	started, err := startTime(h.PID)
-	if (err != nil || started != h.Start || ended(pidfd)) && d.bug != AttachFindsDead {
+	if (err != nil || started != h.Start || ended(pidfd)) && !d.bugs.has(AttachFindsDead) {
 		_ = unix.Close(pidfd)
 		return nil, cove.NotFound
 	}
-	m := newMachine(id, h, pidfd, nil, d.bug)
+	m := newMachine(id, h, pidfd, nil, d.bugs)
 	m.attached = true
 	return m, nil
 }
@@ -203,7 +203,7 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 	}
 	var ids []string
 	for _, entry := range entries {
-		if entry.IsDir() && entry.Name()[0] != '.' && d.bug.lists(d.options.Dir, entry.Name()) {
+		if entry.IsDir() && entry.Name()[0] != '.' && d.bugs.lists(d.options.Dir, entry.Name()) {
 			ids = append(ids, entry.Name())
 		}
 	}
@@ -213,7 +213,7 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 // Remove kills what runs under the id, found by the name it carries, and deletes its
 // directory. It trusts no file that a crash could have left unwritten.
 func (d *Driver) Remove(ctx context.Context, id string) error {
-	if d.bug == RemoveFailsOnNothing {
+	if d.bugs.has(RemoveFailsOnNothing) {
 		if _, err := os.Stat(filepath.Join(d.options.Dir, id)); err != nil {
 			return err
 		}
@@ -223,7 +223,7 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 		return err
 	}
 	for _, pid := range pids {
-		if d.bug == RemoveLeavesRunning {
+		if d.bugs.has(RemoveLeavesRunning) {
 			break
 		}
 		if err := kill(ctx, pid); err != nil {

@@ -26,8 +26,8 @@ import (
 func TestMain(m *testing.M) {
 	fake.Main()
 	drivertest.CrashWhenAsked(opened())
-	if os.Getenv(bugVariable) != "" {
-		os.Exit(runWithBug())
+	if os.Getenv(bugsVariable) != "" {
+		os.Exit(runWithBugs())
 	}
 	os.Exit(m.Run())
 }
@@ -35,13 +35,19 @@ func TestMain(m *testing.M) {
 // opened returns the driver that a process which these tests start is to use.
 func opened() *fake.Driver {
 	o := fake.Options{Dir: os.Getenv(dirVariable), Agent: os.Getenv(agentVariable)}
-	return fake.New(o).WithBug(fake.Bug(os.Getenv(bugVariable)))
+	var bugs []fake.Bug
+	if text := os.Getenv(bugsVariable); text != "" {
+		if err := json.Unmarshal([]byte(text), &bugs); err != nil {
+			panic(err)
+		}
+	}
+	return fake.New(o).WithBug(bugs...)
 }
 
-// The environment of the processes that these tests start: the bug to run the suite with,
+// The environment of the processes that these tests start: the bugs to run the suite with,
 // the path of the agent, and the driver's directory.
 const (
-	bugVariable   = "COVE_FAKE_BUG"
+	bugsVariable  = "COVE_FAKE_BUGS"
 	agentVariable = "COVE_FAKE_AGENT"
 	dirVariable   = "COVE_FAKE_DIR"
 )
@@ -173,37 +179,95 @@ func buildSuite(t *testing.T) string {
 	return path
 }
 
-// TestEachBugIsCaughtByItsChecks runs the whole suite once for each bug, in a process of
-// its own, as some checks count what a process holds.
+// alone are bugs that keep others from being seen, and run without them: the first has the
+// suite treat the kernel as the sandbox's own, the second lets nothing run as root.
+var alone = []fake.Bug{fake.WrongIsolation, fake.UserIgnored}
+
+// shared is how many bugs a driver has at most, so that a run with too many failures is
+// no slower than two without.
+const shared = 10
+
+// runs puts bugs together whose checks are not the same, so that each failure is of one bug.
+// It does so in the same way every time.
+func runs() [][]fake.Bug {
+	var runs [][]fake.Bug
+	for _, bug := range slices.Sorted(maps.Keys(caught)) {
+		i := slices.IndexFunc(runs, func(run []fake.Bug) bool { return len(run) < shared && fits(run, bug) })
+		if i < 0 {
+			runs = append(runs, nil)
+			i = len(runs) - 1
+		}
+		runs[i] = append(runs[i], bug)
+	}
+	return runs
+}
+
+func fits(run []fake.Bug, bug fake.Bug) bool {
+	for _, other := range run {
+		if slices.Contains(alone, bug) || slices.Contains(alone, other) {
+			return false
+		}
+		for _, check := range caught[bug] {
+			if slices.Contains(caught[other], check) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// TestEachBugIsCaughtByItsChecks runs the whole suite against drivers with some bugs that
+// don't share a check, and where exactly their checks fail, each has been caught by its own.
+// Else it runs the suite for each bug by itself, and shows which it is.
 func TestEachBugIsCaughtByItsChecks(t *testing.T) {
 	if testing.Short() {
-		t.Skip("runs the suite once for each of many bugs")
+		t.Skip("runs the suite many times")
 	}
 	agent, suite := buildAgent(t), buildSuite(t)
 	if _, err := fake.New(fake.Options{Dir: t.TempDir(), Agent: agent}).Probe(t.Context()); err != nil {
 		t.Skip(err)
 	}
-	for bug, want := range caught {
-		t.Run(string(bug), func(t *testing.T) {
+	for i, run := range runs() {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
 			t.Parallel()
-			failed := failedWithBug(t, suite, agent, bug)
-			got := slices.Sorted(maps.Keys(failed))
-			if slices.Equal(got, want) {
+			if got, want := failedWith(t, suite, agent, run), union(run); slices.Equal(slices.Sorted(maps.Keys(got)), want) {
 				return
 			}
-			t.Errorf("failed checks: got %q, want %q", got, want)
-			for name, reason := range failed {
-				t.Logf("%s: %s", name, reason)
+			for _, bug := range run {
+				failed := failedWith(t, suite, agent, []fake.Bug{bug})
+				got := slices.Sorted(maps.Keys(failed))
+				if slices.Equal(got, caught[bug]) {
+					continue
+				}
+				t.Errorf("%s: failed checks: got %q, want %q", bug, got, caught[bug])
+				for name, reason := range failed {
+					t.Logf("%s: %s", name, reason)
+				}
 			}
 		})
 	}
 }
 
-// failedWithBug returns the checks that failed, and why.
-func failedWithBug(t *testing.T, suite, agent string, bug fake.Bug) map[string]string {
+// union returns the checks that some bugs must fail.
+func union(run []fake.Bug) []string {
+	var checks []string
+	for _, bug := range run {
+		checks = append(checks, caught[bug]...)
+	}
+	slices.Sort(checks)
+	return checks
+}
+
+// failedWith returns the checks that fail with some bugs, and why. The suite runs in a
+// process of its own, as some checks count what a process holds.
+func failedWith(t *testing.T, suite, agent string, run []fake.Bug) map[string]string {
 	t.Helper()
+	encoded, err := json.Marshal(run)
+	if err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(t.Context(), suite)
-	cmd.Env = append(os.Environ(), bugVariable+"="+string(bug), agentVariable+"="+agent, dirVariable+"="+t.TempDir())
+	cmd.Env = append(os.Environ(), bugsVariable+"="+string(encoded), agentVariable+"="+agent, dirVariable+"="+t.TempDir())
 	cmd.WaitDelay, cmd.Stderr = time.Second, os.Stderr
 	output, err := cmd.Output()
 	if err != nil {
@@ -216,9 +280,9 @@ func failedWithBug(t *testing.T, suite, agent string, bug fake.Bug) map[string]s
 	return failed
 }
 
-// runWithBug runs the suite against a driver with one bug, prints what failed, and clears
-// what such a driver leaves behind.
-func runWithBug() int {
+// runWithBugs runs the suite against a driver with bugs, prints what failed, and kills what
+// such a driver leaves behind.
+func runWithBugs() int {
 	d := &recorder{Driver: opened()}
 	o := options(os.Getenv(dirVariable))
 	o.Reopen = func() (driver.Driver, error) { return d, nil }
@@ -228,7 +292,7 @@ func runWithBug() int {
 		return crash(ctx, id, spec, after)
 	}
 	failed := map[string]string{}
-	_ = conformance.Run(context.Background(), d, o, 8, func(c conformance.Check, err error) { // Destroy may be the bug
+	_ = conformance.Run(context.Background(), d, o, 8, func(c conformance.Check, err error) { // Destroy may be a bug
 		var skip *conformance.Skip
 		if err != nil && !errors.As(err, &skip) {
 			failed[c.Group+"/"+c.Name] = err.Error()

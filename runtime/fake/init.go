@@ -21,7 +21,7 @@ type plan struct {
 	Disk     cove.Bytes
 	ReadOnly bool
 	Shared   string // the driver's directory, for bugs that share something
-	Bug      Bug
+	Bugs     bugs
 }
 
 // write leaves the plan where init finds it, and makes the directory for the root.
@@ -65,14 +65,14 @@ func becomeAgent(dir string) error {
 			return err
 		}
 	}
-	return fmt.Errorf("become the agent: %w", unix.Exec("/.cove/agent", []string{agentName + p.ID}, p.Bug.environment()))
+	return fmt.Errorf("become the agent: %w", unix.Exec("/.cove/agent", []string{agentName + p.ID}, p.Bugs.environment()))
 }
 
 // mountRoot makes the new root: a tmpfs, whose size is the disk limit.
 func (p plan) mountRoot() error {
 	return errors.Join(
 		mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-		mount("root", p.Root, "tmpfs", unix.MS_NODEV, p.Bug.quota(fmt.Sprintf("mode=755,size=%d", p.Disk))),
+		mount("root", p.Root, "tmpfs", unix.MS_NODEV, p.Bugs.quota(fmt.Sprintf("mode=755,size=%d", p.Disk))),
 	)
 }
 
@@ -114,7 +114,7 @@ func (p plan) writeEtc() error {
 	etc := filepath.Join(p.Root, "etc")
 	err := os.Mkdir(etc, 0o755)
 	for name, text := range map[string]string{
-		"passwd":        "root:x:0:0:root:/root:/bin/sh\n" + p.Bug.passwd() + "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
+		"passwd":        "root:x:0:0:root:/root:/bin/sh\n" + p.Bugs.passwd() + "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
 		"group":         "root:x:0:\ntty:x:5:\nuser:x:1000:\nnogroup:x:65534:\n",
 		"hosts":         "127.0.0.1 localhost\n::1 localhost\n",
 		"hostname":      "sandbox\n",
@@ -142,14 +142,14 @@ func (p plan) writeEtc() error {
 // makeHomes makes what commands write to. On a read-only root the two that stay writable
 // are filesystems of their own.
 func (p plan) makeHomes() error {
-	uid, err := p.Bug.uid(), error(nil)
+	uid, err := p.Bugs.uid(), error(nil)
 	for _, dir := range []struct {
 		path string
 		mode os.FileMode
 		uid  int
 	}{
 		{"root", 0o700, 0}, {"home", 0o755, 0}, {"home/user", 0o755, uid}, {"workspace", 0o755, uid},
-		{"tmp", 0o777 | os.ModeSticky, 0}, {"var", p.Bug.varMode(), 0}, {"var/tmp", 0o777 | os.ModeSticky, 0},
+		{"tmp", 0o777 | os.ModeSticky, 0}, {"var", p.Bugs.varMode(), 0}, {"var/tmp", 0o777 | os.ModeSticky, 0},
 		{"run", 0o755, 0}, {"proc", 0o755, 0}, {"dev", 0o755, 0}, {"old", 0o700, 0},
 	} {
 		path := filepath.Join(p.Root, dir.path)
@@ -160,14 +160,14 @@ func (p plan) makeHomes() error {
 		}
 		err = errors.Join(err, os.Chmod(path, dir.mode), os.Chown(path, dir.uid, dir.uid))
 	}
-	return errors.Join(err, p.Bug.share(p.Root, p.Shared))
+	return errors.Join(err, p.Bugs.share(p.Root, p.Shared))
 }
 
 // mountDevices binds the harmless devices, and makes terminals and shared memory.
 func (p plan) mountDevices() error {
 	dev := filepath.Join(p.Root, "dev")
 	err := mount("dev", dev, "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k")
-	for _, name := range p.Bug.devices() {
+	for _, name := range p.Bugs.devices() {
 		target := filepath.Join(dev, name)
 		err = errors.Join(err, os.WriteFile(target, nil, 0o666), mount("/dev/"+name, target, "", unix.MS_BIND, ""))
 	}
@@ -176,8 +176,8 @@ func (p plan) mountDevices() error {
 	} {
 		err = errors.Join(err, os.Symlink(target, filepath.Join(dev, name)))
 	}
-	err = errors.Join(err, os.Mkdir(filepath.Join(dev, "shm"), 0o755), mount("shm", filepath.Join(dev, "shm"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size=64m"), p.Bug.shareMemory(p.Root, p.Shared))
-	if p.Bug == NoTerminals {
+	err = errors.Join(err, os.Mkdir(filepath.Join(dev, "shm"), 0o755), mount("shm", filepath.Join(dev, "shm"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size=64m"), p.Bugs.shareMemory(p.Root, p.Shared))
+	if p.Bugs.has(NoTerminals) {
 		return err
 	}
 	return errors.Join(err, os.Mkdir(filepath.Join(dev, "pts"), 0o755),
@@ -189,7 +189,7 @@ func (p plan) mountDevices() error {
 func (p plan) mountProc() error {
 	proc := filepath.Join(p.Root, "proc")
 	err := mount("proc", proc, "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-	if p.Bug == KernelWritable {
+	if p.Bugs.has(KernelWritable) {
 		return err
 	}
 	for _, name := range []string{"sys", "irq", "bus", "fs", "sysrq-trigger"} {
@@ -215,7 +215,7 @@ func (p plan) enter() error {
 		unix.Unmount("/old", unix.MNT_DETACH),
 		os.Remove("/old"),
 	)
-	if p.ReadOnly && p.Bug != ReadOnlyIgnored {
+	if p.ReadOnly && !p.Bugs.has(ReadOnlyIgnored) {
 		err = errors.Join(err, mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NODEV, ""))
 	}
 	unix.Umask(0o022)
@@ -224,12 +224,12 @@ func (p plan) enter() error {
 
 // network brings loopback up and names the host.
 func (p plan) network() error {
-	if p.Bug.cloneFlags()&unix.CLONE_NEWUTS != 0 {
+	if p.Bugs.cloneFlags()&unix.CLONE_NEWUTS != 0 {
 		if err := unix.Sethostname([]byte("sandbox")); err != nil {
 			return fmt.Errorf("set the host name: %w", err)
 		}
 	}
-	if p.Bug.cloneFlags()&unix.CLONE_NEWNET == 0 {
+	if p.Bugs.cloneFlags()&unix.CLONE_NEWNET == 0 {
 		return nil
 	}
 	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -267,7 +267,7 @@ func (p plan) dropPrivileges() error {
 			return fmt.Errorf("drop capability %d: %w", capability, err)
 		}
 	}
-	return p.Bug.keepCapabilities()
+	return p.Bugs.keepCapabilities()
 }
 
 // mount is mount(2) with an error that says where.

@@ -34,7 +34,7 @@ type handle struct {
 type machine struct {
 	id       string
 	handle   handle
-	bug      Bug
+	bugs     bugs
 	faults   faults
 	attached bool
 
@@ -45,13 +45,13 @@ type machine struct {
 	exit      *driver.Exit // set when the end has been seen
 }
 
-func newMachine(id string, h handle, pidfd int, door *os.File, bug Bug) *machine {
-	return &machine{id: id, handle: h, bug: bug, pidfd: pidfd, door: door}
+func newMachine(id string, h handle, pidfd int, door *os.File, bugs bugs) *machine {
+	return &machine{id: id, handle: h, bugs: bugs, pidfd: pidfd, door: door}
 }
 
 // Handle returns where the agent is to be found.
 func (m *machine) Handle() []byte {
-	encoded, err := json.Marshal(m.faults.handle(m.bug, m.handle))
+	encoded, err := json.Marshal(m.faults.handle(m.bugs, m.handle))
 	if err != nil {
 		panic(err) // numbers and strings always encode
 	}
@@ -64,7 +64,7 @@ func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m.faults.wrap(m.bug, conn, m.dial)
+	return m.faults.wrap(m.bugs, conn, m.dial)
 }
 
 // dial hands one end of a socket pair to the agent through the door, or connects to the
@@ -76,7 +76,7 @@ func (m *machine) dial(ctx context.Context) (net.Conn, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.destroyed {
-		return m.bug.dialDestroyed()
+		return m.bugs.dialDestroyed()
 	}
 	if m.door == nil {
 		var d net.Dialer
@@ -135,14 +135,14 @@ func (m *machine) bootError(err error) error {
 // Wait waits on a pidfd of its own, so that callers don't queue behind each other.
 func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {
 	m.mu.Lock()
-	if m.bug.neverWaits(m.attached, m.destroyed) {
+	if m.bugs.neverWaits(m.attached, m.destroyed) {
 		m.mu.Unlock()
 		<-ctx.Done()
 		return driver.Exit{}, ctx.Err()
 	}
 	if m.exit != nil || m.pidfd < 0 {
 		defer m.mu.Unlock()
-		return m.ended(), m.faults.waited(m.bug)
+		return m.ended(), m.faults.waited(m.bugs)
 	}
 	duplicate, err := unix.FcntlInt(uintptr(m.pidfd), unix.F_DUPFD_CLOEXEC, 0)
 	m.mu.Unlock()
@@ -151,12 +151,12 @@ func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {
 	}
 	pidfd := os.NewFile(uintptr(duplicate), "pidfd")
 	defer pidfd.Close()
-	if err := awaitEnd(m.bug.waitContext(ctx), pidfd); err != nil {
+	if err := awaitEnd(m.bugs.waitContext(ctx), pidfd); err != nil {
 		return driver.Exit{}, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.ended(), m.faults.waited(m.bug)
+	return m.ended(), m.faults.waited(m.bugs)
 }
 
 // ended returns how the agent ended, and remembers it. m.mu is held.
@@ -165,37 +165,37 @@ func (m *machine) ended() driver.Exit {
 		exit := exitOf(m.pidfd)
 		m.exit = &exit
 	}
-	return m.bug.exit(*m.exit)
+	return m.bugs.exit(*m.exit)
 }
 
 // Destroy kills the agent, and with it everything in its pid namespace; the mounts, the
 // network and the rest of the namespaces go with the last process.
 func (m *machine) Destroy(ctx context.Context) error {
-	if err := m.faults.enterDestroy(m.bug); err != nil {
+	if err := m.faults.enterDestroy(m.bugs); err != nil {
 		return err
 	}
 	defer m.faults.leaveDestroy()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.destroyed {
-		return m.bug.destroyAgain()
+		return m.bugs.destroyAgain()
 	}
-	if m.pidfd >= 0 && !m.bug.sparesProcess(m.attached) {
-		if err := m.bug.destroyDead(m.pidfd); err != nil {
+	if m.pidfd >= 0 && !m.bugs.sparesProcess(m.attached) {
+		if err := m.bugs.destroyDead(m.pidfd); err != nil {
 			return err
 		}
 		if err := m.end(ctx); err != nil {
 			return err
 		}
 	}
-	if m.bug != DestroyLeavesFiles {
+	if !m.bugs.has(DestroyLeavesFiles) {
 		if err := os.RemoveAll(m.handle.Dir); err != nil {
 			return err
 		}
 	}
 	m.destroyed = true
 	m.closeFiles()
-	m.bug.leak(filepath.Dir(m.handle.Dir))
+	m.bugs.leak(filepath.Dir(m.handle.Dir))
 	return nil
 }
 

@@ -46,6 +46,17 @@ const (
 // tampering changes a request on its way, or returns true when it is not to arrive.
 type tampering func(r *http.Request) (swallow bool)
 
+// tamperings returns those of the bugs that are made on the way to the agent.
+func (b bugs) tamperings() []tampering {
+	var all []tampering
+	for _, bug := range b {
+		if with := bug.tampering(); with != nil {
+			all = append(all, with)
+		}
+	}
+	return all
+}
+
 func (b Bug) tampering() tampering {
 	switch b {
 	case EnvIgnored:
@@ -149,7 +160,7 @@ func rewrite[T any, M interface {
 
 // tamper puts a proxy between a caller and the agent, which it dials for itself. The proxy
 // ends when the caller closes what it got.
-func tamper(dial func(context.Context) (net.Conn, error), with tampering) net.Conn {
+func tamper(dial func(context.Context) (net.Conn, error), with []tampering) net.Conn {
 	near, far := net.Pipe()
 	transport := &http.Transport{
 		DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
@@ -163,9 +174,11 @@ func tamper(dial func(context.Context) (net.Conn, error), with tampering) net.Co
 	}
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if with(r) {
-				w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
-				return
+			for _, change := range with {
+				if change(r) {
+					w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+					return
+				}
 			}
 			// The server would else read what is left of the request before it replies.
 			_ = http.NewResponseController(w).EnableFullDuplex()
