@@ -93,7 +93,7 @@ func forkInside(ctx context.Context, box *client.Sandbox, n int) (time.Duration,
 	return time.Duration(ns), err
 }
 
-const streamed = 1 << 30
+const streamed = 256 << 20
 
 // streaming measures a command's output through the API, beside the same pipe inside.
 func (b *bench) streaming(ctx context.Context, name string, box *client.Sandbox) error {
