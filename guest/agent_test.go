@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -200,6 +201,7 @@ func TestCommandsThatCannotStart(t *testing.T) {
 		{"a working directory with a zero byte", dial.Start{Argv: []string{"true"}, Cwd: "/\x00"}, cove.Invalid, "zero byte"},
 		{"an argument with a zero byte", dial.Start{Argv: []string{"echo", "a\x00b"}}, cove.Invalid, "zero byte"},
 		{"a variable with a strange name", dial.Start{Argv: []string{"true"}, Env: map[string]string{"a=b": "c"}}, cove.Invalid, `"a=b"`},
+		{"an argument that is not UTF-8", dial.Start{Argv: []string{"echo", "\xff"}}, cove.Invalid, "not UTF-8"},
 		{"an unknown user", dial.Start{Argv: []string{"true"}, User: "nosuchuser"}, cove.Invalid, `user "nosuchuser" is unknown`},
 		{"too many arguments", dial.Start{Argv: []string{"true", strings.Repeat("x", 1<<20)}}, cove.Invalid, "argument list too long"},
 		{"an immense terminal", dial.Start{Argv: []string{"true"}, TTY: &cove.TerminalSize{Cols: 60000, Rows: 1}}, cove.Invalid, "too large"},
@@ -213,6 +215,27 @@ func TestCommandsThatCannotStart(t *testing.T) {
 				t.Errorf("error %v has no hint", err)
 			}
 		})
+	}
+}
+
+func TestConnectionsAreReused(t *testing.T) {
+	d := newAgent(t, guest.Options{})
+	var dialled atomic.Int64
+	c := dial.New(func(ctx context.Context) (net.Conn, error) {
+		dialled.Add(1)
+		return d(ctx)
+	})
+	if err := c.Init(t.Context(), dial.Init{User: strconv.Itoa(os.Geteuid())}); err != nil {
+		t.Fatal(err)
+	}
+	for range 100 {
+		run(t, c, shell("echo x"))
+		if _, err := c.List(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := dialled.Load(); got > 10 {
+		t.Errorf("got %d connections for 200 calls, want a few", got)
 	}
 }
 
@@ -247,6 +270,9 @@ func TestHTTPEndpoints(t *testing.T) {
 	}
 	if err := c.Init(t.Context(), dial.Init{User: "nosuchuser"}); !errors.Is(err, cove.Invalid) {
 		t.Errorf("init with an unknown user: got %v, want invalid", err)
+	}
+	if err := c.Init(t.Context(), dial.Init{Env: map[string]string{"a=b": ""}}); !errors.Is(err, cove.Invalid) {
+		t.Errorf("init with a strange environment: got %v, want invalid", err)
 	}
 }
 

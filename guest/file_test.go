@@ -662,6 +662,7 @@ func TestFileErrors(t *testing.T) {
 		{"move over a full directory", only(c.Move(ctx, dir+"/dir", dir+"/full", "")), cove.Conflict},
 		{"move into itself", only(c.Move(ctx, dir+"/full", dir+"/full/below", "")), cove.Invalid},
 		{"move to a zero byte", only(c.Move(ctx, file, "\x00", "")), cove.Invalid},
+		{"stat of what is not UTF-8", only(c.Stat(ctx, "\xff", "")), cove.Invalid},
 		{"remove the root", c.Remove(ctx, "/", ""), cove.Invalid},
 		{"remove below a file", c.Remove(ctx, file+"/x", ""), cove.Invalid},
 		{"watch nothing", only(c.Watch(ctx, dir+"/none", true, "")), cove.NotFound},

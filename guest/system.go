@@ -16,6 +16,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/account"
+	"github.com/covehq/cove/guest/process"
 )
 
 // serveEnvs answers with the environment that every command gets.
@@ -45,6 +46,9 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 		if err := json.Unmarshal(data, &body); err != nil {
 			return &cove.Error{Code: cove.Invalid, Op: "init", Err: err, Hint: "send a JSON object"}
 		}
+	}
+	if err := process.CheckEnv(body.EnvVars); err != nil {
+		return err
 	}
 	if body.DefaultUser != "" {
 		if _, err := a.book.Lookup(body.DefaultUser); err != nil {
@@ -106,6 +110,9 @@ func readNumber(path string) (int64, bool) {
 	return value, err == nil
 }
 
+// unbounded is the size from which a disk is not one: gVisor tells such of its overlay.
+const unbounded = 1 << 50
+
 // meter measures what the sandbox uses.
 type meter struct {
 	looking sync.Mutex // one look at all processes at a time: each holds a thread
@@ -131,6 +138,9 @@ func (m *meter) serve(w http.ResponseWriter, _ *http.Request) {
 	var disk unix.Statfs_t
 	_ = unix.Statfs("/", &disk)
 	size := uint64(disk.Bsize)
+	if disk.Blocks > unbounded/max(size, 1) {
+		disk = unix.Statfs_t{}
+	}
 	writeJSON(w, map[string]any{
 		"ts":           time.Now().Unix(),
 		"cpu_count":    runtime.NumCPU(),

@@ -13,8 +13,8 @@ import (
 type Access struct {
 	// As calls f with the rights of the user whom the tree belongs to; f is short.
 	As func(f func() error) error
-	// Disk has the turns at reading and writing.
-	Disk disk.Turns
+	// Disk is what they are read from and written to.
+	Disk *disk.Disk
 }
 
 // maxEntries bounds the entries of one archive.

@@ -12,8 +12,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/covehq/cove/guest/disk"
 )
 
 // Pack writes a tar of the file at path, or of what is in the directory at path with names
@@ -157,7 +155,7 @@ func (p *packer) content(file *os.File, info os.FileInfo, name string) error {
 	if err := p.header(info, tar.TypeReg, name, "", size); err != nil {
 		return err
 	}
-	written, err := disk.Copy(p.tar, io.LimitReader(p.access.Disk.Reader(file), size))
+	written, err := p.access.Disk.Copy(p.tar, io.LimitReader(p.access.Disk.Reader(file), size))
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
-	"github.com/covehq/cove/guest/disk"
 )
 
 // Unpack reads a tar from r into the directory at dir, which it makes where it is missing.
@@ -152,7 +151,7 @@ func (u *unpacker) file(name string, mode fs.FileMode, modified time.Time, conte
 		return err
 	}
 	source := &source{Reader: content, ctx: u.ctx}
-	_, err = disk.Copy(u.access.Disk.Writer(file), source)
+	_, err = u.access.Disk.Copy(u.access.Disk.Writer(file), source)
 	if source.err != nil {
 		err = damaged(source.err)
 	}

@@ -14,7 +14,7 @@ import (
 
 // access reaches files with the test's own rights.
 func access() archive.Access {
-	return archive.Access{As: func(f func() error) error { return f() }, Disk: disk.NewTurns()}
+	return archive.Access{As: func(f func() error) error { return f() }, Disk: disk.New()}
 }
 
 // tarOf makes a tar of entries without content.

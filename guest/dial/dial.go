@@ -76,7 +76,7 @@ func New(d Dialer) *Client {
 	c.processes = processconnect.NewProcessClient(c.http, base, options)
 	c.files = filesystemconnect.NewFilesystemClient(c.http, base, options)
 	c.guest = guestconnect.NewGuestClient(c.http, base, options)
-	events := connect.WithClientOptions(options, connect.WithCodec(eventCodec{}))
+	events := connect.WithClientOptions(options, connect.WithCodec(newEventCodec()))
 	c.start = connect.NewClient[process.StartRequest, event](c.http, base+processconnect.ProcessStartProcedure, events)
 	c.follow = connect.NewClient[process.ConnectRequest, event](c.http, base+processconnect.ProcessConnectProcedure, events)
 	return c

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 
@@ -88,6 +90,17 @@ func failStatus(op, id string, response *http.Response) error {
 		failed.Hint = hint
 	}
 	return failed
+}
+
+// checkText refuses what the wire's text can't hold: it is UTF-8, and names of files and
+// arguments of programs may be any bytes.
+func checkText(op, id string, texts ...string) error {
+	for _, text := range texts {
+		if !utf8.ValidString(text) {
+			return cove.Errorf(cove.Invalid, op, printable(id), fmt.Sprintf("%q is not UTF-8", text), "move files with such names by archive")
+		}
+	}
+	return nil
 }
 
 // printable makes a guest's words fit for a terminal and a log: one line, bounded,

@@ -24,21 +24,26 @@ type event struct {
 	offset uint64
 	data   *[]byte
 	end    *process.ProcessEvent_EndEvent
-}
 
-// buffers holds the data of events, for every stream of the process.
-var buffers = sync.Pool{New: func() any { return new([]byte) }}
+	buffers *sync.Pool // where data is from
+}
 
 // release gives the event's buffer back.
 func (e *event) release() {
 	if e.data != nil {
-		buffers.Put(e.data)
+		e.buffers.Put(e.data)
 		e.data = nil
 	}
 }
 
 // eventCodec is Connect's binary codec for calls that answer in events.
-type eventCodec struct{}
+type eventCodec struct {
+	buffers *sync.Pool // of *[]byte, for the data of events
+}
+
+func newEventCodec() eventCodec {
+	return eventCodec{&sync.Pool{New: func() any { return new([]byte) }}}
+}
 
 // Name returns the codec's name in the Content-Type header.
 func (eventCodec) Name() string { return "proto" }
@@ -53,11 +58,12 @@ func (eventCodec) Marshal(message any) ([]byte, error) {
 }
 
 // Unmarshal decodes an event. It keeps nothing of data.
-func (eventCodec) Unmarshal(data []byte, message any) error {
+func (c eventCodec) Unmarshal(data []byte, message any) error {
 	e, ok := message.(*event)
 	if !ok {
 		return fmt.Errorf("%T is not an event", message)
 	}
+	e.buffers = c.buffers
 	return eachField(data, func(number protowire.Number, _ uint64, value []byte) error {
 		if number != 1 { // StartResponse.event, ConnectResponse.event
 			return nil
@@ -101,7 +107,7 @@ func (e *event) decodeData(number protowire.Number, n uint64, value []byte) erro
 		return nil
 	}
 	e.release()
-	e.data = buffers.Get().(*[]byte)
+	e.data = e.buffers.Get().(*[]byte)
 	*e.data = append((*e.data)[:0], value...)
 	return nil
 }

@@ -13,6 +13,9 @@ import (
 
 // Stat describes a file; a symlink is not followed.
 func (c *Client) Stat(ctx context.Context, path, user string) (cove.FileInfo, error) {
+	if err := checkText("stat", path, path); err != nil {
+		return cove.FileInfo{}, err
+	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := c.files.Stat(call, requestAs(&filesystem.StatRequest{Path: path}, user))
@@ -25,6 +28,9 @@ func (c *Client) Stat(ctx context.Context, path, user string) (cove.FileInfo, er
 // ListDir returns what is below a directory, depth levels deep, in one flat list. A depth
 // of 0 means 1.
 func (c *Client) ListDir(ctx context.Context, path string, depth int, user string) ([]cove.FileInfo, error) {
+	if err := checkText("list", path, path); err != nil {
+		return nil, err
+	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := c.files.ListDir(call, requestAs(&filesystem.ListDirRequest{Path: path, Depth: uint32(max(depth, 0))}, user))
@@ -40,6 +46,9 @@ func (c *Client) ListDir(ctx context.Context, path string, depth int, user strin
 
 // MakeDir makes a directory and its parents. One that exists is cove.Conflict.
 func (c *Client) MakeDir(ctx context.Context, path, user string) (cove.FileInfo, error) {
+	if err := checkText("make directory", path, path); err != nil {
+		return cove.FileInfo{}, err
+	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := c.files.MakeDir(call, requestAs(&filesystem.MakeDirRequest{Path: path}, user))
@@ -51,6 +60,9 @@ func (c *Client) MakeDir(ctx context.Context, path, user string) (cove.FileInfo,
 
 // Move renames a file or directory and makes the parents of its new place.
 func (c *Client) Move(ctx context.Context, from, to, user string) (cove.FileInfo, error) {
+	if err := checkText("move", from, from, to); err != nil {
+		return cove.FileInfo{}, err
+	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	reply, err := c.files.Move(call, requestAs(&filesystem.MoveRequest{Source: from, Destination: to}, user))
@@ -63,6 +75,9 @@ func (c *Client) Move(ctx context.Context, from, to, user string) (cove.FileInfo
 // Remove removes a file, or a directory with everything in it. One that does not exist is
 // no error.
 func (c *Client) Remove(ctx context.Context, path, user string) error {
+	if err := checkText("remove", path, path); err != nil {
+		return err
+	}
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	_, err := c.files.Remove(call, requestAs(&filesystem.RemoveRequest{Path: path}, user))
@@ -72,6 +87,9 @@ func (c *Client) Remove(ctx context.Context, path, user string) error {
 // Watch reports what happens in a directory, and with recursive in everything below it,
 // from before it returns. ctx governs the whole watch.
 func (c *Client) Watch(ctx context.Context, path string, recursive bool, user string) (*Watch, error) {
+	if err := checkText("watch", path, path); err != nil {
+		return nil, err
+	}
 	w := &Watch{life: newLifetime(ctx), path: path}
 	request := requestAs(&filesystem.WatchDirRequest{Path: path, Recursive: recursive, IncludeEntry: true}, user)
 	request.Header().Set("Keepalive-Ping-Interval", "20")

@@ -47,7 +47,7 @@ type Metrics struct {
 	MemTotal  uint64  `json:"mem_total"`    // bytes, as all that follow
 	MemUsed   uint64  `json:"mem_used"`
 	MemCache  uint64  `json:"mem_cache"`
-	DiskUsed  uint64  `json:"disk_used"`
+	DiskUsed  uint64  `json:"disk_used"` // 0 where the kernel does not tell, as DiskTotal
 	DiskTotal uint64  `json:"disk_total"`
 	Processes int     `json:"processes"`
 }

@@ -37,6 +37,13 @@ func (c *Client) Start(ctx context.Context, s Start) (*Stream, error) {
 	if len(s.Argv) == 0 {
 		return nil, cove.Errorf(cove.Invalid, op, "", "the command is empty", "give at least the name of a program")
 	}
+	texts := append([]string{s.Cwd, s.Tag}, s.Argv...)
+	for key, value := range s.Env {
+		texts = append(texts, key, value)
+	}
+	if err := checkText(op, commandLine(s.Argv), texts...); err != nil {
+		return nil, err
+	}
 	message := &process.StartRequest{
 		Process: &process.ProcessConfig{Cmd: s.Argv[0], Args: s.Argv[1:], Envs: s.Env},
 		Stdin:   &s.Stdin,

@@ -14,21 +14,29 @@ const parallel = 4
 // pieceSize is how much is moved at once.
 const pieceSize = 256 << 10
 
-// Turns takes turns at reading and writing files. Opening and renaming them is in turns of
-// its own, account.Book's.
-type Turns chan struct{}
+// Disk reads and writes files in turns. Opening and renaming them is in turns of its own,
+// account.Book's.
+type Disk struct {
+	turns  chan struct{}
+	pieces sync.Pool
+}
 
-// NewTurns returns Turns that nobody has yet.
-func NewTurns() Turns { return make(Turns, parallel) }
+// New returns a Disk on which nothing waits yet.
+func New() *Disk {
+	return &Disk{
+		turns:  make(chan struct{}, parallel),
+		pieces: sync.Pool{New: func() any { return new([pieceSize]byte) }},
+	}
+}
 
 // Reader returns f, each of whose reads takes a turn.
-func (t Turns) Reader(f *os.File) io.ReadSeeker { return turning{t, f} }
+func (d *Disk) Reader(f *os.File) io.ReadSeeker { return turning{d.turns, f} }
 
 // Writer returns f, each of whose writes takes a turn.
-func (t Turns) Writer(f *os.File) io.Writer { return turning{t, f} }
+func (d *Disk) Writer(f *os.File) io.Writer { return turning{d.turns, f} }
 
 type turning struct {
-	turns Turns
+	turns chan struct{}
 	file  *os.File
 }
 
@@ -49,12 +57,10 @@ func (f turning) Write(p []byte) (int, error) {
 	return f.file.Write(p)
 }
 
-var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
-
 // Copy copies like io.Copy, in large pieces.
-func Copy(to io.Writer, from io.Reader) (int64, error) {
-	piece := pieces.Get().(*[pieceSize]byte)
-	defer pieces.Put(piece)
+func (d *Disk) Copy(to io.Writer, from io.Reader) (int64, error) {
+	piece := d.pieces.Get().(*[pieceSize]byte)
+	defer d.pieces.Put(piece)
 	// The wrapping hides shortcuts of either side that would use small pieces.
 	return io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, piece[:])
 }

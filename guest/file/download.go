@@ -70,9 +70,9 @@ func (s *Service) Download(w http.ResponseWriter, r *http.Request) error {
 	if encoding == "gzip" && info.Size() >= worthCompressing {
 		header.Set("Content-Encoding", "gzip")
 		header.Set("Etag", strings.TrimSuffix(etag(info), `"`)+`-gzip"`)
-		return compress(w, r, content)
+		return s.compress(w, r, content)
 	}
-	http.ServeContent(pieceWriter{w}, r, "", info.ModTime(), content)
+	http.ServeContent(pieceWriter{w, s.disk}, r, "", info.ModTime(), content)
 	return nil
 }
 
@@ -159,7 +159,7 @@ func (notAcceptable) Status() int { return http.StatusNotAcceptable }
 func (e notAcceptable) Unwrap() error { return e.error }
 
 // compress sends content with gzip.
-func compress(w http.ResponseWriter, r *http.Request, content io.Reader) error {
+func (s *Service) compress(w http.ResponseWriter, r *http.Request, content io.Reader) error {
 	if r.Header.Get("If-None-Match") == w.Header().Get("Etag") {
 		w.WriteHeader(http.StatusNotModified)
 		return nil
@@ -168,14 +168,19 @@ func compress(w http.ResponseWriter, r *http.Request, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	if _, err := disk.Copy(compressor, content); err != nil {
+	if _, err := s.disk.Copy(compressor, content); err != nil {
 		return err
 	}
 	return compressor.Close()
 }
 
 // pieceWriter makes http.ServeContent copy in large pieces.
-type pieceWriter struct{ http.ResponseWriter }
+type pieceWriter struct {
+	http.ResponseWriter
+	disk *disk.Disk
+}
 
 // ReadFrom copies from r.
-func (w pieceWriter) ReadFrom(r io.Reader) (int64, error) { return disk.Copy(w.ResponseWriter, r) }
+func (w pieceWriter) ReadFrom(r io.Reader) (int64, error) {
+	return w.disk.Copy(w.ResponseWriter, r)
+}

@@ -27,11 +27,11 @@ import (
 // Service serves files.
 type Service struct {
 	book *account.Book
-	disk disk.Turns
+	disk *disk.Disk
 }
 
 // New returns a Service for the users in book.
-func New(book *account.Book) *Service { return &Service{book: book, disk: disk.NewTurns()} }
+func New(book *account.Book) *Service { return &Service{book: book, disk: disk.New()} }
 
 // Place is a path as a user means it.
 type Place struct {

@@ -63,7 +63,7 @@ func (s *Service) write(d draft, r io.Reader) (*wire.EntryInfo, error) {
 		return nil, Failure(path, err)
 	}
 	source := &sourceReader{Reader: r}
-	_, err = disk.Copy(s.disk.Writer(t.file), source)
+	_, err = s.disk.Copy(s.disk.Writer(t.file), source)
 	if source.err != nil {
 		err = cutOff(source.err)
 	}
@@ -72,7 +72,7 @@ func (s *Service) write(d draft, r io.Reader) (*wire.EntryInfo, error) {
 	}
 	err = errors.Join(err, t.file.Close())
 	if err == nil {
-		err = s.book.As(d.place.Account, t.replace)
+		err = s.book.As(d.place.Account, func() error { return t.replace(s.disk) })
 	}
 	if err != nil {
 		if !t.inPlace {
@@ -183,19 +183,19 @@ func (s *Service) finish(d draft, t *target) error {
 }
 
 // replace puts the written file in its place. It runs as the user.
-func (t *target) replace() error {
+func (t *target) replace(disk *disk.Disk) error {
 	if t.inPlace {
 		return nil
 	}
 	err := os.Rename(t.file.Name(), t.path)
 	if errors.Is(err, syscall.EBUSY) { // the target is a mount, as /etc/hosts may be
-		return t.copyOver()
+		return t.copyOver(disk)
 	}
 	return err
 }
 
 // copyOver copies the written file over its target.
-func (t *target) copyOver() error {
+func (t *target) copyOver(disk *disk.Disk) error {
 	from, err := os.Open(t.file.Name())
 	if err != nil {
 		return err

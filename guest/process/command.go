@@ -59,15 +59,20 @@ func check(argv []string, env map[string]string) error {
 	case slices.ContainsFunc(argv, func(s string) bool { return strings.ContainsRune(s, 0) }):
 		problem = "the command contains a zero byte"
 	}
+	if problem != "" {
+		return cove.Errorf(cove.Invalid, "start", "", problem, "correct it")
+	}
+	return CheckEnv(env)
+}
+
+// CheckEnv refuses an environment that no program can have.
+func CheckEnv(env map[string]string) error {
 	for key, value := range env {
 		if key == "" || strings.ContainsAny(key, "=\x00") || strings.ContainsRune(value, 0) {
-			problem = fmt.Sprintf("the environment variable %q can't be set", key)
+			return cove.Errorf(cove.Invalid, "", "", fmt.Sprintf("the environment variable %q can't be set", key), "leave it out or correct it")
 		}
 	}
-	if problem == "" {
-		return nil
-	}
-	return cove.Errorf(cove.Invalid, "start", "", problem, "leave it out or correct it")
+	return nil
 }
 
 // environment returns a command's environment: what every user has, then the sandbox's,

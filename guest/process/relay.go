@@ -24,13 +24,11 @@ const (
 	batchDelay = time.Millisecond
 )
 
-// messages holds buffers for the data of messages.
-var messages = sync.Pool{New: func() any { return new([largeMessage]byte) }}
-
 // relay sends what a process does to one client.
 type relay struct {
 	process *Process
 	reader  *Reader
+	buffers *sync.Pool // of *[largeMessage]byte
 	send    func(*wire.ProcessEvent) error
 }
 
@@ -79,8 +77,8 @@ func (r *relay) run(ctx context.Context, header http.Header) error {
 
 // output sends what there is to send now.
 func (r *relay) output(ctx context.Context) (done bool, err error) {
-	buffer := messages.Get().(*[largeMessage]byte)
-	defer messages.Put(buffer)
+	buffer := r.buffers.Get().(*[largeMessage]byte)
+	defer r.buffers.Put(buffer)
 	message := newDataMessage(r.process.Command.Terminal != nil)
 	for size := largeMessage; ; {
 		chunk, done := r.reader.Take(buffer[:size])

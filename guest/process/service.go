@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 
@@ -19,12 +20,15 @@ import (
 // Service serves a Table over the wire: process.Process, as E2B's agent does and with
 // Cove's additions, and cove.guest.Guest.
 type Service struct {
-	table *Table
-	book  *account.Book
+	table   *Table
+	book    *account.Book
+	buffers sync.Pool
 }
 
 // NewService returns a Service of table, whose commands run as the users in book.
-func NewService(table *Table, book *account.Book) *Service { return &Service{table, book} }
+func NewService(table *Table, book *account.Book) *Service {
+	return &Service{table: table, book: book, buffers: sync.Pool{New: func() any { return new([largeMessage]byte) }}}
+}
 
 // Start starts a process and streams what it does. The Connect timeout is the process's
 // life limit; the end of the stream is not its end, unless the request says so.
@@ -47,7 +51,7 @@ func (s *Service) Start(ctx context.Context, request *connect.Request[wire.Start
 	}
 	defer reader.Close()
 	message := &wire.StartResponse{}
-	r := relay{process: p, reader: reader, send: func(e *wire.ProcessEvent) error {
+	r := relay{process: p, reader: reader, buffers: &s.buffers, send: func(e *wire.ProcessEvent) error {
 		message.Event = e
 		return reply.Send(message)
 	}}
@@ -74,7 +78,7 @@ func (s *Service) Connect(ctx context.Context, request *connect.Request[wire.Con
 	reader := p.Follow(request.Msg.StdoutOffset, request.Msg.StderrOffset, !request.Msg.NoFollow)
 	defer reader.Close()
 	message := &wire.ConnectResponse{}
-	r := relay{process: p, reader: reader, send: func(e *wire.ProcessEvent) error {
+	r := relay{process: p, reader: reader, buffers: &s.buffers, send: func(e *wire.ProcessEvent) error {
 		message.Event = e
 		return reply.Send(message)
 	}}

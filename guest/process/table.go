@@ -135,10 +135,15 @@ func (t *Table) list(p *Process) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, other := range t.all {
-		if other.PID == p.PID {
-			t.remove(other)
-			break
+		if other.PID != p.PID {
+			continue
 		}
+		if slices.ContainsFunc(t.endings, func(e ending) bool { return e.process == other }) {
+			t.remove(other)
+		} else { // its output is still being read
+			t.all = slices.DeleteFunc(t.all, func(listed *Process) bool { return listed == other })
+		}
+		break
 	}
 	t.all = append(t.all, p)
 }
@@ -148,6 +153,7 @@ func (t *Table) retain(p *Process) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !slices.Contains(t.all, p) { // its pid has gone to another meanwhile
+		t.forest.fell(p.tree)
 		return
 	}
 	t.endings = append(t.endings, ending{p, time.Now()})
