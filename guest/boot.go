@@ -88,10 +88,9 @@ func inherit() error {
 	return nil
 }
 
-// threads is how many the agent needs at most: one for each processor that it uses, one
-// that waits for children, and as many as may touch files, fork and look at processes at
-// one time.
-const threads = 20
+// threads is how many the agent may need beside the runtime's own: as many as touch files,
+// fork and look at processes at one time.
+const threads = 14
 
 // reserveThreads makes the runtime start all threads that it will need, and keep them. Who
 // fills the sandbox with processes up to its limit would otherwise bring the agent down:

@@ -55,12 +55,12 @@ func (p *pump) run() {
 		if err != nil { // io.EOF, or EIO of a terminal that nobody has open any more
 			return
 		}
-		p.settle(n)
+		p.rest(n)
 	}
 }
 
-// settle waits for the pipe to fill where that pays.
-func (p *pump) settle(n int) {
+// rest waits for the pipe to fill where that pays.
+func (p *pump) rest(n int) {
 	now := time.Now()
 	if n >= smallRead || now.Sub(p.last) > 2*pace {
 		p.streak = 0
