@@ -290,7 +290,9 @@ func (s *Sandbox) steps(ctx context.Context) error {
 
 	initCtx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
-	if err := client.Init(initCtx, dial.Init{Env: spec.Env, User: spec.User, Workdir: spec.Workdir}); err != nil {
+	if err := client.Init(initCtx, dial.Init{
+		Env: spec.Env, User: spec.User, Workdir: spec.Workdir, Memory: int64(spec.Limits.Memory),
+	}); err != nil {
 		return s.diagnose(ctx, machine, err)
 	}
 	if err := s.running(ctx); err != nil {

@@ -211,12 +211,16 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 }
 
 // Remove kills what runs under the id, found by the name it carries, and deletes its
-// directory. It trusts no file that a crash could have left unwritten.
+// directory. It trusts no file that a crash could have left unwritten. The plan goes first:
+// a process that has no name yet does not become an agent without it.
 func (d *Driver) Remove(ctx context.Context, id string) error {
 	if d.bugs.has(RemoveFailsOnNothing) {
 		if _, err := os.Stat(filepath.Join(d.options.Dir, id)); err != nil {
 			return err
 		}
+	}
+	if err := os.Remove(filepath.Join(d.options.Dir, id, planName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
 	}
 	pids, err := processesOf(id)
 	if err != nil {

@@ -24,13 +24,16 @@ type plan struct {
 	Bugs     bugs
 }
 
+// planName is the file in a sandbox's directory that says what is to become of it.
+const planName = "plan.json"
+
 // write leaves the plan where init finds it, and makes the directory for the root.
 func (p plan) write(dir string) error {
 	encoded, err := json.Marshal(p)
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "plan.json"), encoded, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, planName), encoded, 0o600); err != nil {
 		return err
 	}
 	return os.Mkdir(p.Root, 0o700)
@@ -51,7 +54,7 @@ func Main() {
 }
 
 func becomeAgent(dir string) error {
-	encoded, err := os.ReadFile(filepath.Join(dir, "plan.json"))
+	encoded, err := os.ReadFile(filepath.Join(dir, planName))
 	if err != nil {
 		return err
 	}
