@@ -16,6 +16,7 @@ type Limits struct {
 	Memory Bytes   `json:"memory,omitempty" doc:"memory without swap, in bytes or with a unit; default 512MiB"`
 	Pids   int     `json:"pids,omitempty" doc:"processes and threads inside; default 256" example:"256"`
 	Disk   Bytes   `json:"disk,omitempty" doc:"bytes written to the root filesystem, which is discarded; default 2GiB"`
+	Shm    Bytes   `json:"shm,omitempty" doc:"size of /dev/shm, within the memory limit; default 64MiB"`
 }
 
 // Bytes is a size. It reads "512MiB", "512m", "1.5g" or a plain number, and is written

@@ -6,12 +6,19 @@ package cove
 type Spec struct {
 	Name       string            `json:"name,omitempty" doc:"unique among living sandboxes; usable in place of the id"`
 	Runtime    string            `json:"runtime,omitempty" doc:"what isolates, driver[:variant]; default gvisor" example:"gvisor"`
-	Image      string            `json:"image,omitempty" doc:"where the root filesystem comes from: host, rootfs:DIR or rootfs:TAR; default host" example:"host"`
+	Image      string            `json:"image,omitempty" doc:"where the root filesystem comes from: host, an OCI reference, or an archive; default host" example:"host"`
+	Pull       PullPolicy        `json:"pull,omitempty" enum:"missing,always,never" doc:"when the image is fetched; default missing"`
+	Platform   string            `json:"platform,omitempty" doc:"os/architecture[/variant] of the image; default this host's" example:"linux/amd64"`
 	Limits     Limits            `json:"limits,omitzero" doc:"bounds on what it uses"`
 	Network    Network           `json:"network,omitzero" doc:"what it may reach; default nothing"`
 	Env        map[string]string `json:"env,omitempty" doc:"environment of every command"`
 	User       string            `json:"user,omitempty" doc:"user that commands run as: a name, uid or uid:gid; default user (uid 1000)"`
 	Workdir    string            `json:"workdir,omitempty" doc:"working directory of commands; default /workspace"`
+	Mounts     []Mount           `json:"mounts,omitempty" doc:"directories of the host, named volumes and memory, to be seen inside"`
+	Ports      []Port            `json:"ports,omitempty" doc:"ports inside that are open on the daemon's machine"`
+	Ulimits    []Ulimit          `json:"ulimits,omitempty" doc:"resource limits of each process, getrlimit(2)"`
+	Hosts      map[string]string `json:"hosts,omitempty" doc:"lines of /etc/hosts: name to address"`
+	Options    Options           `json:"options,omitzero" doc:"what some runtimes have beside that; a runtime that lacks one refuses it"`
 	ReadOnly   bool              `json:"read_only,omitempty" doc:"root filesystem strictly read-only, with /tmp and /workspace writable"`
 	Labels     map[string]string `json:"labels,omitempty" doc:"for the caller to find it by"`
 	Timeout    Duration          `json:"timeout,omitempty" doc:"longest time one command may take, unless the command says otherwise; default 300 s"`
@@ -41,6 +48,7 @@ const (
 	DefaultMemory   = 512 * MiB
 	DefaultPids     = 256
 	DefaultDisk     = 2 * GiB
+	DefaultShm      = 64 * MiB
 	DefaultTimeout  = Duration(300e9)
 	DefaultTTL      = Duration(3600e9)
 	DefaultIdle     = Never
@@ -57,6 +65,8 @@ func (s Spec) WithDefaults() Spec {
 	setDefault(&s.Limits.Memory, DefaultMemory)
 	setDefault(&s.Limits.Pids, DefaultPids)
 	setDefault(&s.Limits.Disk, DefaultDisk)
+	setDefault(&s.Limits.Shm, DefaultShm)
+	setDefault(&s.Pull, PullMissing)
 	setDefault(&s.Network.Mode, NetworkNone)
 	setDefault(&s.Timeout, DefaultTimeout)
 	setDefault(&s.TTL, DefaultTTL)

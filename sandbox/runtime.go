@@ -195,6 +195,12 @@ func checkRuntime(p *problems, s *cove.Spec, info driver.Info) {
 		p.add(cove.NotSupported, "use another user, or a runtime with a kernel of its own, such as gvisor",
 			"user %s is root or of its group, which the isolation class %s does not allow", quote(s.User), info.Isolation)
 	}
+	for _, feature := range s.Features() {
+		if !slices.Contains(info.Features, feature) {
+			p.add(cove.NotSupported, "leave it out, or choose a runtime that has it: see cove runtime ls",
+				"%s does not know %s", s.Runtime, feature)
+		}
+	}
 	if s.BestEffort {
 		return
 	}

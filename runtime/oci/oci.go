@@ -171,10 +171,13 @@ func (d *Driver) probe(ctx context.Context) (driver.Info, error) {
 // can't be formatted.
 var floor = cove.Limits{CPUs: 0.05, Memory: 32 * cove.MiB, Pids: 4, Disk: cove.MiB}
 
+// features are the optional parts of a spec that every runtime program has.
+var features = []cove.Feature{cove.FeatureOCI}
+
 // info declares what the runtime is and enforces. What a hierarchy that is not mounted
 // would enforce is declared unsupported.
 func (d *Driver) info(version string) driver.Info {
-	info := driver.Info{Isolation: cove.IsolationSharedKernel, Version: version, Floor: floor, Controls: map[cove.Control]cove.Enforcement{}}
+	info := driver.Info{Isolation: cove.IsolationSharedKernel, Version: version, Floor: floor, Features: features, Controls: map[cove.Control]cove.Enforcement{}}
 	for _, control := range cove.Controls {
 		info.Controls[control] = cove.Enforced
 	}

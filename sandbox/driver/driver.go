@@ -43,6 +43,23 @@ type Lister interface {
 	Remove(ctx context.Context, id string) error
 }
 
+// Imager is implemented by drivers that take images other than the host's.
+type Imager interface {
+	// Image makes sure that the image of spec.Image for spec.Platform is here, fetching it
+	// as spec.Pull says, and describes it. The Create that follows uses exactly that image
+	// and fetches nothing. What the description says of the image's configuration is whoever
+	// made the image's, and hostile. progress may be nil; it is called from one goroutine at
+	// a time and must not block. The error is cove.NotFound for an image that is not there.
+	Image(ctx context.Context, spec *cove.Spec, progress func(cove.PullProgress)) (*cove.Image, error)
+}
+
+// Statter is implemented by machines that can tell what they use from outside, where the
+// guest can't distort it. Of the rest, the guest is asked.
+type Statter interface {
+	// Stats returns what the sandbox uses now. Fields that the driver can't tell are nil.
+	Stats(ctx context.Context) (*cove.Stats, error)
+}
+
 // Machine is a driver's handle on one running sandbox. Its methods may be called
 // concurrently; after Destroy, Dial returns an error that is cove.Gone.
 type Machine interface {
@@ -79,6 +96,9 @@ type Info struct {
 	Controls map[cove.Control]cove.Enforcement
 	// Floor is the smallest limits with which a sandbox starts.
 	Floor cove.Limits
+	// Features are the parts of a spec that not every runtime has and this one has: the
+	// driver gets no spec that uses another one.
+	Features []cove.Feature
 }
 
 // Opener returns the driver of one variant of a runtime family: "" for a bare driver
