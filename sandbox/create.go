@@ -42,16 +42,18 @@ func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sa
 		return nil, cove.Wrap(errClosed, "create", "")
 	}
 	defer h.tasks.Done()
+	asked := spec.Limits
 	spec.Runtime = cmp.Or(spec.Runtime, h.fallback)
 	spec = spec.WithDefaults()
-	s, err := h.create(ctx, &spec, o.IdempotencyKey)
+	s, err := h.create(ctx, &spec, asked, o.IdempotencyKey)
 	if err != nil {
 		return nil, h.wrap(err, "create", "")
 	}
 	return s, nil
 }
 
-func (h *Host) create(ctx context.Context, spec *cove.Spec, key string) (*Sandbox, error) {
+// create makes a sandbox of a complete spec. asked are its limits without the defaults.
+func (h *Host) create(ctx context.Context, spec *cove.Spec, asked cove.Limits, key string) (*Sandbox, error) {
 	var p problems
 	checkSpec(&p, spec)
 	if len(key) > 255 || !printable(key) {
@@ -72,7 +74,7 @@ func (h *Host) create(ctx context.Context, spec *cove.Spec, key string) (*Sandbo
 			}
 			return s, err
 		}
-		order, err := h.admit(ctx, spec, p)
+		order, err := h.admit(ctx, spec, asked, p)
 		if err != nil {
 			return nil, err
 		}
@@ -147,7 +149,7 @@ type order struct {
 
 // admit returns the order for a spec, or what is wrong with it: the problems found so
 // far, and those with the runtime on this host.
-func (h *Host) admit(ctx context.Context, spec *cove.Spec, p problems) (*order, error) {
+func (h *Host) admit(ctx context.Context, spec *cove.Spec, asked cove.Limits, p problems) (*order, error) {
 	if !runtimePattern.MatchString(spec.Runtime) {
 		return nil, p.err("create")
 	}
@@ -166,7 +168,7 @@ func (h *Host) admit(ctx context.Context, spec *cove.Spec, p problems) (*order, 
 	if err != nil {
 		return nil, err
 	}
-	checkRuntime(&p, spec, info)
+	checkRuntime(&p, spec, asked, info)
 	if err := p.err("create"); err != nil {
 		return nil, err
 	}

@@ -188,8 +188,9 @@ func controls(info driver.Info) map[cove.Control]cove.Enforcement {
 	return complete
 }
 
-// checkRuntime notes what a complete spec asks of a runtime that this one can't give.
-func checkRuntime(p *problems, s *cove.Spec, info driver.Info) {
+// checkRuntime notes what a complete spec asks of a runtime that this one can't give. asked
+// are the limits that are not defaults.
+func checkRuntime(p *problems, s *cove.Spec, asked cove.Limits, info driver.Info) {
 	checkFloor(p, s, info.Floor)
 	if !info.Isolation.RootInside() && isRoot(s.User) {
 		p.add(cove.NotSupported, "use another user, or a runtime with a kernel of its own, such as gvisor",
@@ -205,11 +206,30 @@ func checkRuntime(p *problems, s *cove.Spec, info driver.Info) {
 		return
 	}
 	for _, control := range required(s, info.Isolation) {
-		if degree := controls(info)[control]; degree != cove.Enforced {
+		degree := controls(info)[control]
+		if degree == cove.Degraded && isDefault(control, asked) {
+			continue // nobody relies on it, and the reply says so
+		}
+		if degree != cove.Enforced {
 			p.add(cove.NotSupported, "set best_effort to accept that, or choose a runtime that enforces all of it",
 				"control %s is %s on %s here", control, degree, s.Runtime)
 		}
 	}
+}
+
+// isDefault reports whether control is a limit that was not asked for.
+func isDefault(control cove.Control, asked cove.Limits) bool {
+	switch control {
+	case cove.ControlCPU:
+		return asked.CPUs == 0
+	case cove.ControlMemory:
+		return asked.Memory == 0
+	case cove.ControlPids:
+		return asked.Pids == 0
+	case cove.ControlDisk:
+		return asked.Disk == 0
+	}
+	return false
 }
 
 func checkFloor(p *problems, s *cove.Spec, floor cove.Limits) {

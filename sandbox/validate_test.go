@@ -140,8 +140,16 @@ func TestRuntimeMustEnforceWhatTheSpecNeeds(t *testing.T) {
 	}{
 		{"what is enforced is accepted", info(cove.IsolationVM, nil), cove.Spec{}, nil},
 		{
-			"what is not is refused, all at once", info(cove.IsolationUserspaceKernel, rootless), cove.Spec{},
+			"what is not is refused, all at once", info(cove.IsolationUserspaceKernel, rootless), cove.Spec{Limits: cove.Limits{Memory: cove.GiB}},
 			[]string{"control memory is degraded on test here", "control disk is unsupported on test here"},
+		},
+		{
+			"a limit that nobody asked for may be degraded, not missing", info(cove.IsolationUserspaceKernel, rootless), cove.Spec{},
+			[]string{"create: control disk is unsupported on test here"},
+		},
+		{
+			"a default that is degraded is accepted",
+			info(cove.IsolationUserspaceKernel, map[cove.Control]cove.Enforcement{cove.ControlMemory: cove.Degraded, cove.ControlCPU: cove.Degraded}), cove.Spec{}, nil,
 		},
 		{"best effort accepts it", info(cove.IsolationUserspaceKernel, rootless), cove.Spec{BestEffort: true}, nil},
 		{
