@@ -23,9 +23,11 @@ import (
 // Root is a root filesystem on this host, shared by whoever asked for it: neither the
 // tree nor this description of it is to be written to.
 type Root struct {
-	Dir   string // the tree; a real path, without symlinks
-	Over  string // if not empty, a tree that lies over Dir, as in an overlay
-	Binds []Bind // host directories that belong on top of both, read-only
+	Dir    string           // the tree; a real path, without symlinks
+	Over   string           // if not empty, a tree that lies over Dir, as in an overlay
+	Binds  []Bind           // host directories that belong on top of both, read-only
+	Config cove.ImageConfig // what the image says of itself; it is whoever made the image's
+	Digest string           // of the image's manifest; "" for one that has none
 }
 
 // Bind is a host path to be seen inside, read-only.
@@ -74,9 +76,6 @@ func Open(dir string) (*Store, error) {
 	}
 	return &Store{dir: dir, host: machine, building: map[string]*build{}}, nil
 }
-
-// References describes the forms of a reference, for error texts.
-const References = "host, rootfs:DIR or rootfs:TAR"
 
 // Resolve returns the root filesystem that ref names: "host", or "rootfs:" and the
 // absolute path of a directory or a tar archive (plain, gzip or bzip2). An unknown form
