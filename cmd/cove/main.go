@@ -7,9 +7,11 @@ import (
 	"os"
 
 	"github.com/covehq/cove/internal/cli"
+	"github.com/covehq/cove/runtime/oci"
 )
 
 func main() {
+	oci.Stage()
 	app := cli.App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Serve: serve}
 	os.Exit(app.Run(context.Background(), os.Args[1:]))
 }

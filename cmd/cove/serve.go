@@ -57,6 +57,9 @@ func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sand
 	if err := oci.AdoptOrphans(); err != nil {
 		return nil, err
 	}
+	if err := oci.ClaimCgroup(); err != nil {
+		o.Logger.Warn("limits will be less strict", "err", err)
+	}
 	images, err := image.Open(filepath.Join(o.Dirs.Data, "images"))
 	if err != nil {
 		return nil, err

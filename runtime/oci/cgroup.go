@@ -21,6 +21,7 @@ import (
 type cgroupTree struct {
 	prefix      string // below each hierarchy, without slashes at its ends
 	unified     bool   // v2
+	own         bool   // made by this driver and not by the runtime program: see delegate.go
 	hierarchies []hierarchy
 }
 

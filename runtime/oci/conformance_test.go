@@ -24,6 +24,7 @@ import (
 // TestMain is also the process that the crash checks kill: with crashEnv set the binary
 // creates one sandbox, prints its handle and waits to be killed.
 func TestMain(m *testing.M) {
+	Stage()
 	if order := os.Getenv(crashEnv); order != "" {
 		if err := createAndWait([]byte(order)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -145,7 +146,7 @@ func census(d *Driver) map[string]int {
 	}
 	backing, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	for _, path := range backing {
-		if content, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(content), d.disks.dir) {
+		if content, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(content), d.disks.Dir) {
 			counts["loops"]++
 		}
 	}

@@ -73,7 +73,10 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	if err := d.writeBundle(id, rootfs, root, spec); err != nil {
 		return nil, err
 	}
-	door, err := d.boot(ctx, id, spec)
+	if err := d.cgroups.make(id, d.resources(spec.Limits)); err != nil {
+		return nil, err
+	}
+	door, err := d.boot(ctx, id, root, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -99,11 +102,11 @@ func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root,
 	if err := os.Mkdir(d.disk(id), 0o700); err != nil {
 		return "", err
 	}
-	return mountLower(bundle, root)
+	return d.mountLower(bundle, root)
 }
 
 // boot runs the sandbox and returns the door to its agent.
-func (d *Driver) boot(ctx context.Context, id string, spec *cove.Spec) (*door, error) {
+func (d *Driver) boot(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (*door, error) {
 	door, theirs, err := newDoor()
 	if err != nil {
 		return nil, err
@@ -116,7 +119,7 @@ func (d *Driver) boot(ctx context.Context, id string, spec *cove.Spec) (*door, e
 	}
 	defer stderr.Close()
 	args := append(d.globalFlags(id, spec), "run", "--detach", "--bundle", d.bundle(id), "--pid-file", d.pidFile(id), id)
-	err = d.run(ctx, theirs, output, args...)
+	err = d.runAt(ctx, d.stageOf(id, root, spec), theirs, output, args...)
 	output.Close()
 	if err != nil {
 		door.close()
@@ -142,6 +145,9 @@ func (d *Driver) globalFlags(id string, spec *cove.Spec) []string {
 		"--network=none", "--platform=systrap", "--host-uds=none", "--host-fifo=none", "--character-device-policy=emulated-only",
 		"--net-raw=false", "--allow-packet-socket-write=false", "--oci-seccomp=false", "--allow-flag-override=false",
 		"--allow-suid=false", "--fdlimit=16384", "--control-rpc-stop-timeout=2s")
+	if d.rootless {
+		flags = append(flags, "--rootless", "--ignore-cgroups")
+	}
 	if spec != nil {
 		flags = append(flags, fmt.Sprintf("--overlay2=root:dir=%s,size=%d", d.disk(id), spec.Limits.Disk))
 	}
@@ -212,6 +218,9 @@ func (d *Driver) machine(id string, door *door, known handle, memory cove.Bytes)
 	m.background.Go(m.watchProcess)
 	if oom != nil {
 		m.background.Go(m.watchMemory)
+	}
+	if d.rootless && !d.cgroups.has("memory") {
+		m.background.Go(m.sampleMemory)
 	}
 	return m, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -154,9 +155,9 @@ func TestTheBundleHoldsEveryControl(t *testing.T) {
 			if *resources.CPU.Quota != 100_000 || *resources.CPU.Period != 100_000 {
 				t.Errorf("cpu: got %d of %d", *resources.CPU.Quota, *resources.CPU.Period)
 			}
-			memory, pids := int64(cove.DefaultMemory), int64(cove.DefaultPids+agentThreads)
+			memory, pids := int64(cove.DefaultMemory), int64(cove.DefaultPids+bundle.AgentThreads)
 			if test.kind == kindGvisor {
-				memory, pids = memory+int64(sentryMemory), 4*cove.DefaultPids+128
+				memory, pids = memory+int64(bundle.SentryMemory), 4*cove.DefaultPids+128
 			}
 			if *resources.Memory.Limit != memory || resources.Pids.Limit != pids {
 				t.Errorf("got memory %d and pids %d, want %d and %d", *resources.Memory.Limit, resources.Pids.Limit, memory, pids)
@@ -330,11 +331,5 @@ not json
 	}
 	if got := lastMessage(path + ".missing"); got != "" {
 		t.Errorf("got %q of no log", got)
-	}
-}
-
-func TestOverlayOptionsCantBeInjected(t *testing.T) {
-	if got, want := escapeOverlay(`/a,upperdir=/b:c\d`), `/a\,upperdir=/b\:c\\d`; got != want {
-		t.Errorf("got %s, want %s", got, want)
 	}
 }

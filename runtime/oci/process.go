@@ -111,6 +111,11 @@ func readStat(pid int) (procStat, error) {
 // run runs the runtime program to its end. It dies with us: one that outlived a killed
 // daemon would go on making what the next daemon has just swept.
 func (d *Driver) run(ctx context.Context, stdin, output *os.File, args ...string) error {
+	return d.runAt(ctx, stage{}, stdin, output, args...)
+}
+
+// runAt is run behind a stage, which only an ordinary user's program has.
+func (d *Driver) runAt(ctx context.Context, s stage, stdin, output *os.File, args ...string) error {
 	path, err := d.program()
 	if err != nil {
 		return err
@@ -118,6 +123,11 @@ func (d *Driver) run(ctx context.Context, stdin, output *os.File, args ...string
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env, cmd.Dir, cmd.WaitDelay = helperEnv, "/", 2*time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
+	if d.rootless {
+		if err := s.enter(cmd); err != nil {
+			return err
+		}
+	}
 	var text bytes.Buffer
 	if stdin != nil {
 		cmd.Stdin = stdin

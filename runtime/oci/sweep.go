@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -71,7 +72,7 @@ func (d *Driver) reach(ctx context.Context, id string) (*door, error) {
 		// Attached, runc puts pipes of its own between us and the process.
 		args = append(args, "--detach", "--pid-file", pidFile)
 	}
-	if err := d.run(ctx, theirs, nil, append(args, id, agentPath, "connect")...); err != nil {
+	if err := d.run(ctx, theirs, nil, append(args, id, bundle.AgentPath, "connect")...); err != nil {
 		door.close()
 		return nil, err
 	}
@@ -137,7 +138,7 @@ func (d *Driver) clear(ctx context.Context, id string) error {
 			d.log.Debug("delete", "id", id, "error", err)
 		}
 	}
-	errs = append(errs, d.cgroups.remove(ctx, id), unmountRootfs(d.bundle(id)))
+	errs = append(errs, d.cgroups.remove(ctx, id), bundle.UnmountRoot(d.bundle(id)))
 	for _, leftover := range d.leftovers(id) {
 		errs = append(errs, os.RemoveAll(leftover))
 	}
@@ -177,7 +178,7 @@ func Release(o Options) error {
 		return err
 	}
 	namespace := filepath.Join(state, "root", "null-netns")
-	if err := unmountAll(namespace); err != nil {
+	if err := bundle.UnmountAll(namespace); err != nil {
 		return err
 	}
 	err := os.Remove(namespace)

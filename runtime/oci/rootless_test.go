@@ -1,0 +1,298 @@
+package oci
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/covehq/cove"
+)
+
+// ordinary is the uid and gid of the user that rootless tests run as; nobody has it.
+const ordinary = 54321
+
+// TestConformanceAsAnOrdinaryUser runs the suite for gVisor again in a process without
+// privileges.
+func TestConformanceAsAnOrdinaryUser(t *testing.T) {
+	asOrdinaryUser(t, "TestConformance/gvisor", nil)
+}
+
+// TestLimitsHoldInADelegatedCgroup runs the checks of limits as an ordinary user to whom
+// cgroups were given.
+func TestLimitsHoldInADelegatedCgroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can give a cgroup to somebody else")
+	}
+	tree := findCgroups("")
+	if !tree.has("memory") || !tree.has("cpu") || !tree.has("pids") {
+		t.Skip("no controllers are mounted here")
+	}
+	if tree.unified {
+		t.Skip("the group of these tests has processes of others, so that it can't pass controllers on")
+	}
+	var groups []string
+	for _, controller := range []string{"cpu", "memory", "pids"} {
+		group := filepath.Join(tree.mountOf(controller), fmt.Sprintf("cove-test-%d", os.Getpid()))
+		if err := os.MkdirAll(group, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { removeGroups(t, group) })
+		for _, path := range []string{group, filepath.Join(group, "cgroup.procs")} {
+			if err := os.Chown(path, ordinary, ordinary); err != nil {
+				t.Fatal(err)
+			}
+		}
+		groups = append(groups, group)
+	}
+	slices.Sort(groups)
+	groups = slices.Compact(groups)
+	for run, want := range map[string]string{
+		"TestConformance/gvisor/limits": "PASS: TestConformance/gvisor/limits/memory",
+		"TestDelegationIsComplete":      "PASS: TestDelegationIsComplete",
+	} {
+		if output := asOrdinaryUser(t, run, groups); !strings.Contains(output, want) {
+			t.Errorf("no %q in the output:\n%s", want, output)
+		}
+	}
+}
+
+// TestDelegationIsComplete is for a process that TestLimitsHoldInADelegatedCgroup starts.
+func TestDelegationIsComplete(t *testing.T) {
+	tree := findDelegated("cove/test")
+	if len(tree.hierarchies) == 0 {
+		t.Skip("nothing is delegated to this process")
+	}
+	for _, controller := range []string{"cpu", "memory", "pids"} {
+		if !tree.has(controller) {
+			t.Errorf("%s is not delegated: %+v", controller, tree.hierarchies)
+		}
+	}
+}
+
+// removeGroups removes the groups at and below one.
+func removeGroups(t *testing.T, group string) {
+	var dirs []string
+	_ = filepath.WalkDir(group, func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for _, dir := range slices.Backward(dirs) {
+			_ = os.Remove(dir)
+		}
+		if _, err := os.Stat(group); os.IsNotExist(err) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%s can't be removed: somebody is in there", group)
+			return
+		}
+	}
+}
+
+// asOrdinaryUser runs tests of this program as a user without privileges, in some cgroups,
+// and returns what they printed.
+func asOrdinaryUser(t *testing.T, run string, groups []string) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("boots hundreds of sandboxes: run without -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("this is an ordinary user's process: TestConformance does the same")
+	}
+	dir, err := os.MkdirTemp("", "cove-user")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	home := filepath.Join(dir, "home")
+	if err := os.Mkdir(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(home, ordinary, ordinary); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bin, self := binaries(t), filepath.Join(dir, "oci.test")
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for target, source := range map[string]string{
+		self: executable, filepath.Join(dir, "cove-agent"): filepath.Join(bin, "cove-agent"), filepath.Join(dir, "cove-runsc"): filepath.Join(bin, "cove-runsc"),
+	} {
+		copyProgram(t, source, target)
+	}
+	script := `for group in $GROUPS_TO_ENTER; do echo $$ > $group/cgroup.procs; done; unset GROUPS_TO_ENTER; exec setpriv --reuid $USER_ID --regid $USER_ID --clear-groups "$@"`
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", self, "-test.v", "-test.timeout=10m", "-test.run=^"+strings.ReplaceAll(run, "/", "$/^")+"$")
+	cmd.Dir, cmd.WaitDelay = home, 10*time.Second
+	cmd.Env = []string{
+		"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + home, "TMPDIR=" + home, "COVE_BIN=" + dir, "COVE_REQUIRE=" + os.Getenv("COVE_REQUIRE"),
+		"GROUPS_TO_ENTER=" + strings.Join(groups, " "), fmt.Sprintf("USER_ID=%d", ordinary),
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	output, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Errorf("as an ordinary user: %v\n%s", err, failures(string(output)))
+	}
+	return string(output)
+}
+
+func copyProgram(t *testing.T, source, target string) {
+	t.Helper()
+	in, err := os.Open(source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.Close()
+	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// failures returns what a run of tests printed, without the tests that passed.
+func failures(output string) string {
+	var kept []string
+	for line := range strings.Lines(output) {
+		if text := strings.TrimSpace(line); !strings.HasPrefix(text, "=== ") && !strings.HasPrefix(text, "--- PASS") {
+			kept = append(kept, line)
+		}
+	}
+	return strings.Join(kept, "")
+}
+
+func TestTheGroupsOfAProcessAreFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		own, mountinfo string
+		want           []hierarchy
+	}{
+		"v2, in a service of the user's own": {
+			"0::/user.slice/user-1000.slice/user@1000.service/app.slice/cove.service\n",
+			"30 1 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
+			[]hierarchy{{mount: "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/cove.service"}},
+		},
+		"v1, controllers mounted together": {
+			"5:cpu,cpuacct:/given\n1:name=systemd:/x\n",
+			"32 1 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpuacct,cpu\n33 1 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
+			[]hierarchy{{mount: "/sys/fs/cgroup/cpu,cpuacct/given", controllers: []string{"cpu", "cpuacct"}}},
+		},
+		"a container that sees its own part alone": {
+			"0::/docker/abc/cove\n", "30 1 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
+			[]hierarchy{{mount: "/sys/fs/cgroup/cove"}},
+		},
+		"one that is outside of what is mounted": {"0::/other\n", "30 1 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", nil},
+		"lines that make no sense":               {"a\n::\n", "30\n - \n", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := ownGroups(test.own, test.mountinfo)
+			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(hierarchy{})); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+// TestADelegatedGroupIsUsed writes to plain files where the kernel has its own: what is
+// written, and where, is all that is to be seen without a delegated hierarchy of v2.
+func TestADelegatedGroupIsUsed(t *testing.T) {
+	top := t.TempDir()
+	tree := cgroupTree{prefix: "cove/test", own: true, unified: true, hierarchies: []hierarchy{{top, []string{"cpu", "memory", "pids"}}}}
+	period, quota, memory := uint64(100_000), int64(150_000), int64(64<<20)
+	limits := &specs.LinuxResources{
+		CPU: &specs.LinuxCPU{Period: &period, Quota: &quota}, Memory: &specs.LinuxMemory{Limit: &memory}, Pids: &specs.LinuxPids{Limit: 100},
+	}
+	if err := tree.make("box", limits); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"cove/test/box/cpu.max": "150000 100000", "cove/test/box/memory.max": "67108864", "cove/test/box/memory.swap.max": "0",
+		"cove/test/box/memory.oom.group": "1", "cove/test/box/pids.max": "100",
+		// The kernel takes one controller at a time here as well as several; a file keeps the last.
+		"cgroup.subtree_control": "+pids", "cove/cgroup.subtree_control": "+pids", "cove/test/cgroup.subtree_control": "+pids",
+	}
+	for name, value := range want {
+		if content, err := os.ReadFile(filepath.Join(top, name)); err != nil || string(content) != value {
+			t.Errorf("%s has %q, %v, want %q", name, content, err, value)
+		}
+	}
+	if got := tree.procs("box"); !slices.Equal(got, []string{filepath.Join(top, "cove/test/box/cgroup.procs")}) {
+		t.Errorf("the stage enters %q", got)
+	}
+	if got := cgroupV2.procs("box"); got != nil {
+		t.Errorf("as root the stage enters %q, want nothing", got)
+	}
+}
+
+func TestAnOrdinaryUserIsToldWhatIsDegraded(t *testing.T) {
+	d := testDriver(t, kindGvisor, cgroupTree{own: true})
+	d.rootless = true
+	controls := d.info("1").Controls
+	for control, want := range map[cove.Control]cove.Enforcement{
+		cove.ControlMemory: cove.Degraded, cove.ControlCPU: cove.Degraded, cove.ControlPids: cove.Enforced, cove.ControlDisk: cove.Enforced, cove.ControlNetwork: cove.Enforced,
+	} {
+		if controls[control] != want {
+			t.Errorf("%s is %s, want %s", control, controls[control], want)
+		}
+	}
+	d.cgroups.hierarchies = cgroupV2.hierarchies
+	if controls := d.info("1").Controls; controls[cove.ControlMemory] != cove.Enforced || controls[cove.ControlCPU] != cove.Enforced {
+		t.Errorf("with a delegated group %v, want all enforced", controls)
+	}
+}
+
+func TestARefusedUserNamespaceIsExplained(t *testing.T) {
+	for name, test := range map[string]struct {
+		setting, value string
+		err            error
+		hint           string
+	}{
+		"Debian's switch":              {"kernel/unprivileged_userns_clone", "0", syscall.EPERM, "kernel.unprivileged_userns_clone=1"},
+		"a limit of zero":              {"user/max_user_namespaces", "0", syscall.ENOSPC, "user.max_user_namespaces=15000"},
+		"Ubuntu's AppArmor":            {"kernel/apparmor_restrict_unprivileged_userns", "1", syscall.EACCES, "userns,"},
+		"an engine's system call list": {"kernel/unprivileged_userns_clone", "1", syscall.EPERM, "--security-opt"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sys := t.TempDir()
+			path := filepath.Join(sys, test.setting)
+			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(test.value+"\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			err := refusal(sys, "gvisor", test.err)
+			if !errors.Is(err, cove.Unavailable) || !strings.Contains(cove.HintOf(err), test.hint) {
+				t.Errorf("got %v (%s), want a hint with %q", err, cove.HintOf(err), test.hint)
+			}
+		})
+	}
+	if err := refusal(t.TempDir(), "gvisor", syscall.ENOENT); err != nil {
+		t.Errorf("got %v for a cause that is none of them, want nothing", err)
+	}
+}
