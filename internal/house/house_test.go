@@ -43,7 +43,7 @@ var mayImport = []struct {
 	{"store", []string{"."}},
 	{"store/sqlite", []string{".", "store"}},
 	{"image", []string{"."}},
-	{"runtime", []string{".", "sandbox/driver", "image"}},
+	{"runtime", []string{".", "sandbox/driver", "image", "runtime/internal"}},
 	{"runtime/fake", []string{".", "sandbox/driver", "image", "guest", "runtime/fake"}},
 	{"guest", []string{".", "guest"}},
 	{"bench", []string{".", "client", "bench"}},
