@@ -166,7 +166,7 @@ func (d *Driver) probe(ctx context.Context) (driver.Info, error) {
 		return driver.Info{}, unavailable("the guest agent is missing", "build it with make, and keep cove-agent beside cove")
 	}
 	version, err := d.version(ctx, path)
-	if known := refusal(d.name, err); d.rootless && err != nil && known != nil {
+	if known := refusal("/proc/sys", d.name, err); d.rootless && err != nil && known != nil {
 		return driver.Info{}, known
 	}
 	if err != nil {
