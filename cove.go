@@ -66,7 +66,8 @@ type Runtime struct {
 	Isolation Isolation               `json:"isolation,omitempty" doc:"isolation class" enum:"process,shared-kernel,userspace-kernel,vm"`
 	Version   string                  `json:"version,omitempty" doc:"version of the runtime program or engine"`
 	Controls  map[Control]Enforcement `json:"controls,omitempty" doc:"how far each control holds here"`
-	Features  []string                `json:"features,omitempty" doc:"optional abilities: pause, snapshot, stats"`
+	Features  []Feature               `json:"features,omitempty" doc:"parts of a spec that not every runtime has, and this one has"`
+	Warnings  []string                `json:"warnings,omitempty" doc:"what an administrator should know, such as a vulnerability of its version"`
 	Reason    string                  `json:"reason,omitempty" doc:"why it is not available"`
 	Hint      string                  `json:"hint,omitempty" doc:"what makes it available"`
 }

@@ -28,6 +28,9 @@ type Options struct {
 	Store store.Store
 	// Drivers has the opener of each runtime family, by the name before the colon.
 	Drivers map[string]driver.Opener
+	// Variants are the runtimes, beside one of each family's own name, that Runtimes
+	// describes. Others can be used all the same.
+	Variants []string
 	// Default is the runtime of a spec without one; cove.DefaultRuntime if empty. It
 	// is never replaced by another one because it can't run here.
 	Default string
@@ -58,6 +61,7 @@ type Host struct {
 	store     store.Store
 	openers   map[string]driver.Opener
 	fallback  string // the runtime of a spec without one
+	variants  []string
 	log       *slog.Logger
 	most      int
 	retain    time.Duration
@@ -117,6 +121,7 @@ func newHost(o Options) (*Host, error) {
 		store:     o.Store,
 		openers:   o.Drivers,
 		fallback:  cmp.Or(o.Default, cove.DefaultRuntime),
+		variants:  o.Variants,
 		log:       cmp.Or(o.Logger, slog.Default()),
 		most:      cmp.Or(o.MaxSandboxes, 1000),
 		retain:    cmp.Or(o.Retain, 10*time.Minute),

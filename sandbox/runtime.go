@@ -132,9 +132,11 @@ func (h *Host) families() []string {
 	return slices.Sorted(maps.Keys(h.openers))
 }
 
-// Runtimes describes every runtime family, sorted by name, as this host can run it now.
+// Runtimes describes every runtime family and the variants of Options.Variants, sorted by
+// name, as this host can run them now.
 func (h *Host) Runtimes(ctx context.Context) []cove.Runtime {
-	names := h.families()
+	names := slices.Concat(h.families(), h.variants)
+	slices.Sort(names)
 	runtimes := make([]cove.Runtime, len(names))
 	var group sync.WaitGroup
 	for i, name := range names {
@@ -164,6 +166,8 @@ func (h *Host) describe(ctx context.Context, name string) cove.Runtime {
 	described.Isolation = info.Isolation
 	described.Version = info.Version
 	described.Controls = controls(info)
+	described.Features = info.Features
+	described.Warnings = info.Warnings
 	return described
 }
 

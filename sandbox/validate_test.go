@@ -263,13 +263,16 @@ func TestRuntimesDescribesAllFamilies(t *testing.T) {
 	odd := func(string) (driver.Driver, error) {
 		return nil, cove.Errorf(cove.Invalid, "", "", "odd needs a variant", "write odd:NAME")
 	}
-	r := newRig(t, Options{Default: "good", Drivers: map[string]driver.Opener{"good": opener(good), "bad": opener(bad), "odd": odd}})
+	r := newRig(t, Options{Default: "good", Variants: []string{"good:er"}, Drivers: map[string]driver.Opener{"good": opener(good), "bad": opener(bad), "odd": odd}})
 	got := r.Runtimes(t.Context())
-	if len(got) != 2 { // odd has no member of that name alone
-		t.Fatalf("runtimes = %+v, want 2", got)
+	if len(got) != 3 { // odd has no member of that name alone
+		t.Fatalf("runtimes = %+v, want 3", got)
 	}
 	if b := got[0]; b.Name != "bad" || b.Available || b.Default || b.Reason != "runtime bad can't run here: no such program" || b.Hint != "install it" {
 		t.Errorf("bad = %+v, want why it can't run, on one line", b)
+	}
+	if e := got[2]; e.Name != "good:er" || !e.Available || e.Default {
+		t.Errorf("good:er = %+v, want the variant that was asked for", e)
 	}
 	if g := got[1]; g.Name != "good" || !g.Available || !g.Default || g.Isolation != cove.IsolationUserspaceKernel || g.Version != "1.0" || g.Controls[cove.ControlCPU] != cove.Enforced {
 		t.Errorf("good = %+v, want it available and the default", g)

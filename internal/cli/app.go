@@ -20,6 +20,9 @@ type App struct {
 	Stderr io.Writer
 	// Serve runs the daemon until ctx ends.
 	Serve func(ctx context.Context, o ServeOptions) error
+	// Conform runs the checks of what a runtime promises, on this machine and without a
+	// daemon, and tells the outcome of each.
+	Conform func(ctx context.Context, runtime string, tell func(Outcome)) error
 }
 
 // Run executes the program with the arguments after its name, and returns the status

@@ -25,6 +25,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/advisory"
 	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -193,6 +194,7 @@ func (d *Driver) info(version string) driver.Info {
 	for _, control := range cove.Controls {
 		info.Controls[control] = cove.Enforced
 	}
+	info.Warnings = advisory.Of(d.binary, version)
 	if d.kind == kindGvisor {
 		info.Isolation = cove.IsolationUserspaceKernel
 	} else if !d.disks.Available() {

@@ -92,6 +92,9 @@ type Exit struct {
 type Info struct {
 	Isolation cove.Isolation
 	Version   string
+	// Warnings are what an administrator should know of this runtime here, in words: a
+	// version that has a known vulnerability, above all.
+	Warnings []string
 	// Controls says for every control how far the runtime enforces it here.
 	Controls map[cove.Control]cove.Enforcement
 	// Floor is the smallest limits with which a sandbox starts.
