@@ -30,7 +30,7 @@ func (d *Driver) writeBundle(id, rootfs string, root *image.Root, spec *cove.Spe
 
 // config maps a spec to OCI's configuration.
 func (d *Driver) config(id, rootfs string, binds []image.Bind, spec *cove.Spec) (*specs.Spec, error) {
-	return d.template().Config(rootfs, d.cgroups.path(id), binds, spec)
+	return d.template().Config(rootfs, d.cgroups.Path(id), binds, spec)
 }
 
 // resources maps limits to what the cgroup of a sandbox is set to.
@@ -44,7 +44,7 @@ func (d *Driver) template() bundle.Template {
 		kernel = bundle.GvisorKernel
 	}
 	return bundle.Template{Kernel: kernel, Agent: d.options.Agent, Cgroups: bundle.Cgroups{
-		CPU: d.cgroups.has("cpu"), Memory: d.cgroups.has("memory"), Pids: d.cgroups.has("pids"),
-		Swap: d.cgroups.limitsSwap(), Unified: d.cgroups.unified,
+		CPU: d.cgroups.Has("cpu"), Memory: d.cgroups.Has("memory"), Pids: d.cgroups.Has("pids"),
+		Swap: d.cgroups.LimitsSwap(), Unified: d.cgroups.Unified,
 	}}
 }

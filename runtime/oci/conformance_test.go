@@ -123,8 +123,8 @@ func mountsBelow(dir string) []string {
 // census counts what sandboxes of this driver have on the host.
 func census(d *Driver) map[string]int {
 	counts := map[string]int{"cgroups": 0, "files": 0, "mounts": 0, "loops": 0, "processes": 0}
-	for _, h := range d.cgroups.hierarchies {
-		groups, _ := os.ReadDir(filepath.Join(h.mount, d.cgroups.prefix))
+	for _, h := range d.cgroups.Hierarchies {
+		groups, _ := os.ReadDir(filepath.Join(h.Mount, d.cgroups.Prefix))
 		for _, group := range groups {
 			if group.IsDir() {
 				counts["cgroups"]++

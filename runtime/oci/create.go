@@ -18,6 +18,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -73,7 +74,7 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	if err := d.writeBundle(id, rootfs, root, spec); err != nil {
 		return nil, err
 	}
-	if err := d.cgroups.make(id, d.resources(spec.Limits)); err != nil {
+	if err := d.cgroups.Make(id, d.resources(spec.Limits)); err != nil {
 		return nil, err
 	}
 	door, err := d.boot(ctx, id, root, spec)
@@ -202,24 +203,24 @@ func (d *Driver) machine(id string, door *door, known handle, memory cove.Bytes)
 		if known.PID, err = strconv.Atoi(strings.TrimSpace(string(content))); err != nil {
 			return nil, fmt.Errorf("pid file of %s: %w", d.name, err)
 		}
-		known.Version, known.Boot, known.Memory = handleVersion, bootID(), memory
+		known.Version, known.Boot, known.Memory = handleVersion, process.BootID(), memory
 	}
-	process, err := openProcess(known.PID, known.Started)
+	first, err := process.Open(known.PID, known.Started)
 	if err != nil {
 		return nil, fmt.Errorf("the sandbox ended at its start: %w", err)
 	}
-	known.Started = process.started
+	known.Started = first.Started
 	oom, err := d.watch(id)
 	if err != nil {
-		process.file.Close()
+		first.Close()
 		return nil, fmt.Errorf("memory watch: %w", err)
 	}
-	m := &machine{driver: d, id: id, door: door, process: process, oom: oom, known: known, gone: make(chan struct{})}
+	m := &machine{driver: d, id: id, door: door, process: first, oom: oom, known: known, gone: make(chan struct{})}
 	m.background.Go(m.watchProcess)
 	if oom != nil {
 		m.background.Go(m.watchMemory)
 	}
-	if d.rootless && !d.cgroups.has("memory") {
+	if d.rootless && !d.cgroups.Has("memory") {
 		m.background.Go(m.sampleMemory)
 	}
 	return m, nil
@@ -231,7 +232,7 @@ func (d *Driver) watch(id string) (*os.File, error) {
 	if d.kind == kindGvisor {
 		return nil, nil
 	}
-	return d.cgroups.watchOOM(id)
+	return d.cgroups.WatchOOM(id)
 }
 
 // readyTimeout bounds the time from the runtime's "it runs" to the agent's first answer.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -23,8 +23,8 @@ type machine struct {
 	driver  *Driver
 	id      string
 	door    *door
-	process *process // its first process on the host: gVisor's kernel, or the agent
-	oom     *os.File // see cgroupTree.watchOOM
+	process *process.Process // its first process on the host: gVisor's kernel, or the agent
+	oom     *os.File         // see cgroup.Tree.WatchOOM
 	known   handle
 
 	background sync.WaitGroup
@@ -75,7 +75,7 @@ func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {
 
 // watchProcess waits for the end and finds out why, before anything is cleared.
 func (m *machine) watchProcess() {
-	if err := m.process.wait(); err != nil && !errors.Is(err, os.ErrClosed) {
+	if err := m.process.Wait(); err != nil && !errors.Is(err, os.ErrClosed) {
 		m.driver.log.Error("lost sight of a sandbox's process", "id", m.id, "error", err)
 	}
 	m.exit = m.reason()
@@ -87,13 +87,13 @@ func (m *machine) watchProcess() {
 }
 
 func (m *machine) reason() driver.Exit {
-	status, known := m.process.status()
+	status, known := m.process.Status()
 	signal, signaled := status.Signal(), known && status.Signaled()
 	if code := status.ExitStatus(); known && m.driver.kind == kindGvisor && code > 128 {
 		signal, signaled = unix.Signal(code-128), true // of its process, in the code of gVisor's own
 	}
 	switch {
-	case m.overLimit.Load() || m.driver.cgroups.oomKills(m.id) > 0:
+	case m.overLimit.Load() || m.driver.cgroups.OOMKills(m.id) > 0:
 		return driver.Exit{Reason: cove.ReasonOOM, Message: fmt.Sprintf("out of memory: it used more than its limit of %s", m.known.Memory)}
 	case signaled:
 		return driver.Exit{Reason: cove.ReasonKilled, Message: fmt.Sprintf("its first process was ended by %s", unix.SignalName(signal))}
@@ -110,11 +110,11 @@ func (m *machine) watchMemory() {
 	if _, err := m.oom.Read(count); err != nil {
 		return // closed: the sandbox is gone
 	}
-	if _, err := os.Stat(m.driver.cgroups.dirs(m.id)[0]); err != nil {
+	if _, err := os.Stat(m.driver.cgroups.Dirs(m.id)[0]); err != nil {
 		return // the event also comes when the group is removed
 	}
 	m.overLimit.Store(true)
-	m.process.kill()
+	m.process.Kill()
 }
 
 // Destroy implements driver.Machine.
@@ -125,7 +125,7 @@ func (m *machine) Destroy(ctx context.Context) error {
 		return nil
 	}
 	m.door.close()
-	m.process.kill()
+	m.process.Kill()
 	select {
 	case <-m.gone:
 	case <-ctx.Done():
@@ -142,13 +142,7 @@ func (m *machine) Destroy(ctx context.Context) error {
 
 // release ends the background work of a machine whose process is dead or given up.
 func (m *machine) release() {
-	m.process.file.Close() // ends watchProcess, should the process be stuck
+	m.process.Close() // ends watchProcess, should the process be stuck
 	m.background.Wait()
 	m.door.close()
-}
-
-// bootID names this run of the host's kernel: a pid means nothing in another one.
-func bootID() string {
-	content, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return strings.TrimSpace(string(content))
 }

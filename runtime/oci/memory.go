@@ -61,7 +61,7 @@ func findMemoryFile(pid int) (string, error) {
 func (m *machine) sampleMemory() {
 	ticker := time.NewTicker(samplePeriod)
 	defer ticker.Stop()
-	memory := guestMemory{pid: m.process.pid}
+	memory := guestMemory{pid: m.process.PID}
 	for {
 		select {
 		case <-m.gone:
@@ -70,7 +70,7 @@ func (m *machine) sampleMemory() {
 		}
 		if used, err := memory.bytes(); err == nil && used > m.known.Memory {
 			m.overLimit.Store(true)
-			m.process.kill()
+			m.process.Kill()
 		}
 	}
 }

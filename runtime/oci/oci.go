@@ -27,6 +27,7 @@ import (
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/advisory"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -48,7 +49,7 @@ type Driver struct {
 	binary  string // path, or a name to be found on PATH
 	state   string // StateDir/name: one directory per sandbox, and the program's own root
 	data    string // DataDir/name
-	cgroups cgroupTree
+	cgroups cgroup.Tree
 	log     *slog.Logger
 	// rootless is set for an ordinary user's daemon: see rootless.go.
 	rootless bool
@@ -114,9 +115,9 @@ func newDriver(o Options, kind kind, name, binary string) (*Driver, error) {
 	instance := sha256.Sum256([]byte(o.StateDir))
 	// Two daemons on one machine must not sweep each other's cgroups.
 	prefix := "cove/" + hex.EncodeToString(instance[:4]) + "/" + strings.ReplaceAll(name, ":", "-")
-	rootless, find := os.Geteuid() != 0, findCgroups
+	rootless, find := os.Geteuid() != 0, cgroup.Find
 	if rootless {
-		find = findDelegated
+		find = cgroup.FindDelegated
 	}
 	return &Driver{
 		options: o, kind: kind, name: name, binary: binary, rootless: rootless,
@@ -173,7 +174,7 @@ func (d *Driver) probe(ctx context.Context) (driver.Info, error) {
 	if err != nil {
 		return driver.Info{}, unavailable(err.Error(), "run "+path+" --version to see what is wrong")
 	}
-	if len(d.cgroups.hierarchies) == 0 && !d.rootless {
+	if len(d.cgroups.Hierarchies) == 0 && !d.rootless {
 		return driver.Info{}, unavailable("no cgroup hierarchy is mounted", "mount cgroup2 on /sys/fs/cgroup")
 	}
 	return d.info(version), nil
@@ -204,7 +205,7 @@ func (d *Driver) info(version string) driver.Info {
 		cove.ControlCPU: "cpu", cove.ControlMemory: "memory", cove.ControlPids: "pids",
 	} {
 		switch {
-		case d.cgroups.has(controller):
+		case d.cgroups.Has(controller):
 		case d.rootless && control != cove.ControlPids:
 			info.Controls[control] = cove.Degraded // kept to whole processors; watched from outside
 		default:

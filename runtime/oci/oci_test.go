@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,95 +10,32 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/cgroup"
+	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
-func testDriver(t *testing.T, kind kind, cgroups cgroupTree) *Driver {
+func testDriver(t *testing.T, kind kind, cgroups cgroup.Tree) *Driver {
 	t.Helper()
 	dir := t.TempDir()
 	d, err := newDriver(Options{StateDir: filepath.Join(dir, "state"), DataDir: filepath.Join(dir, "data"), Agent: "/opt/agent"}, kind, "test", "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	cgroups.prefix = d.cgroups.prefix
+	cgroups.Prefix = d.cgroups.Prefix
 	d.cgroups = cgroups
 	return d
 }
 
 var (
-	cgroupV1 = cgroupTree{hierarchies: []hierarchy{{"/v1/cpu", []string{"cpu", "cpuacct"}}, {"/v1/memory", []string{"memory"}}, {"/v1/pids", []string{"pids"}}}}
-	cgroupV2 = cgroupTree{unified: true, hierarchies: []hierarchy{{"/v2", []string{"cpu", "memory", "pids"}}}}
+	cgroupV1 = cgroup.Tree{Hierarchies: []cgroup.Hierarchy{{Mount: "/v1/cpu", Controllers: []string{"cpu", "cpuacct"}}, {Mount: "/v1/memory", Controllers: []string{"memory"}}, {Mount: "/v1/pids", Controllers: []string{"pids"}}}}
+	cgroupV2 = cgroup.Tree{Unified: true, Hierarchies: []cgroup.Hierarchy{{Mount: "/v2", Controllers: []string{"cpu", "memory", "pids"}}}}
 )
-
-func TestCgroupsAreFoundInEveryLayout(t *testing.T) {
-	for name, test := range map[string]struct {
-		mountinfo string
-		want      cgroupTree
-	}{
-		"v2 alone": {
-			"30 1 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
-			cgroupTree{unified: true, hierarchies: []hierarchy{{mount: "/sys/fs/cgroup"}}},
-		},
-		"v1, with an empty v2 beside it": {
-			"31 1 0:27 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n" +
-				"32 1 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n" +
-				"33 1 0:29 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n",
-			cgroupTree{hierarchies: []hierarchy{
-				{"/sys/fs/cgroup/cpu,cpuacct", []string{"rw", "cpu", "cpuacct"}}, {"/sys/fs/cgroup/memory", []string{"rw", "memory"}},
-				{mount: "/sys/fs/cgroup/unified"},
-			}},
-		},
-		"none":                     {"30 1 0:26 / / rw - ext4 /dev/vda rw\n", cgroupTree{unified: true}},
-		"lines that make no sense": {"30\n\n - \n- cgroup\n", cgroupTree{unified: true}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := parseCgroups(bufio.NewScanner(strings.NewReader(test.mountinfo)))
-			if len(got.hierarchies) == 0 {
-				got.hierarchies = nil
-			}
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(cgroupTree{}, hierarchy{})); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
-func TestOOMKillsAreCountedInBothVersions(t *testing.T) {
-	for name, test := range map[string]struct {
-		unified       bool
-		file, content string
-		want          int
-	}{
-		"v1":                {false, "memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n", 2},
-		"v2":                {true, "memory.events", "low 0\nhigh 0\nmax 41\noom 1\noom_kill 1\noom_group_kill 1\n", 1},
-		"v2, no breach":     {true, "memory.events", "max 41\noom 0\noom_kill 0\n", 0},
-		"a group that left": {true, "other", "", 0},
-	} {
-		t.Run(name, func(t *testing.T) {
-			mount := t.TempDir()
-			tree := cgroupTree{prefix: "cove/p", unified: test.unified, hierarchies: []hierarchy{{mount, []string{"memory"}}}}
-			dir := filepath.Join(mount, "cove/p/x")
-			if err := os.MkdirAll(dir, 0o700); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, test.file), []byte(test.content), 0o600); err != nil {
-				t.Fatal(err)
-			}
-			if got := tree.oomKills("x"); got != test.want {
-				t.Errorf("got %d, want %d", got, test.want)
-			}
-			if got := tree.list(); !slices.Equal(got, []string{"x"}) {
-				t.Errorf("list: got %v, want x", got)
-			}
-		})
-	}
-}
 
 func configOf(t *testing.T, d *Driver, change func(*cove.Spec)) *specs.Spec {
 	t.Helper()
@@ -117,7 +53,7 @@ func configOf(t *testing.T, d *Driver, change func(*cove.Spec)) *specs.Spec {
 func TestTheBundleHoldsEveryControl(t *testing.T) {
 	for name, test := range map[string]struct {
 		kind    kind
-		cgroups cgroupTree
+		cgroups cgroup.Tree
 	}{
 		"gvisor on v1": {kindGvisor, cgroupV1}, "gvisor on v2": {kindGvisor, cgroupV2},
 		"linux on v1": {kindLinux, cgroupV1}, "linux on v2": {kindLinux, cgroupV2},
@@ -162,7 +98,7 @@ func TestTheBundleHoldsEveryControl(t *testing.T) {
 			if *resources.Memory.Limit != memory || resources.Pids.Limit != pids {
 				t.Errorf("got memory %d and pids %d, want %d and %d", *resources.Memory.Limit, resources.Pids.Limit, memory, pids)
 			}
-			if grouped := resources.Unified["memory.oom.group"] == "1"; grouped != (test.kind == kindLinux && test.cgroups.unified) {
+			if grouped := resources.Unified["memory.oom.group"] == "1"; grouped != (test.kind == kindLinux && test.cgroups.Unified) {
 				t.Errorf("memory.oom.group: got %v", grouped)
 			}
 			if (config.Linux.Seccomp != nil) != (test.kind == kindLinux) {
@@ -281,8 +217,8 @@ func TestHandlesOfOthersAreRefused(t *testing.T) {
 		"noise":             {"noise", cove.Invalid},
 		"another version":   {`{"v":99}`, cove.NotSupported},
 		"another boot":      {`{"v":1,"pid":1,"boot":"x"}`, cove.NotFound},
-		"a pid of long ago": {`{"v":1,"pid":1,"started":1,"boot":"` + bootID() + `"}`, cove.NotFound},
-		"no such process":   {`{"v":1,"pid":4194300,"started":1,"boot":"` + bootID() + `"}`, cove.NotFound},
+		"a pid of long ago": {`{"v":1,"pid":1,"started":1,"boot":"` + process.BootID() + `"}`, cove.NotFound},
+		"no such process":   {`{"v":1,"pid":4194300,"started":1,"boot":"` + process.BootID() + `"}`, cove.NotFound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := d.Attach(context.Background(), "x", []byte(test.handle)); !errors.Is(err, test.want) {
@@ -293,7 +229,7 @@ func TestHandlesOfOthersAreRefused(t *testing.T) {
 }
 
 func TestRemoveTakesNothingOfAnotherSandbox(t *testing.T) {
-	d := testDriver(t, kindGvisor, cgroupTree{})
+	d := testDriver(t, kindGvisor, cgroup.Tree{})
 	for _, name := range []string{"abc.state", "abc_sandbox:abc.state", "abc_sandbox:abc.lock", "runsc-abc.sock", "abcd.state", "runsc-abcd.sock", "null-netns"} {
 		if err := os.MkdirAll(d.root(), 0o700); err != nil {
 			t.Fatal(err)

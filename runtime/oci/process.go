@@ -3,7 +3,6 @@ package oci
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove/runtime/internal/process"
 )
 
 // AdoptOrphans makes this process the parent of processes whose own parent is gone: the
@@ -22,90 +23,6 @@ import (
 // setting of the whole process, so the program's main decides.
 func AdoptOrphans() error {
 	return unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-}
-
-// process is one host process, held by a descriptor: its pid may be reused, this can't.
-type process struct {
-	pid     int
-	started uint64 // clock ticks after boot; with the pid it names a process for ever
-	file    *os.File
-}
-
-// openProcess holds the process pid. If started is not 0, that process must have begun then.
-func openProcess(pid int, started uint64) (*process, error) {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if err != nil {
-		return nil, os.NewSyscallError("pidfd_open", err)
-	}
-	p := &process{pid: pid, file: os.NewFile(uintptr(fd), "pidfd")}
-	stat, err := readStat(pid)
-	if err != nil {
-		p.file.Close()
-		return nil, err
-	}
-	p.started = stat.started
-	if stat.zombie || started != 0 && stat.started != started {
-		p.file.Close()
-		return nil, os.ErrProcessDone
-	}
-	return p, nil
-}
-
-// wait returns when the process is dead, or the descriptor closed.
-func (p *process) wait() error {
-	raw, err := p.file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, err := unix.Poll(poll, 0)
-		return err != nil && err != unix.EINTR || n > 0
-	})
-}
-
-// status reaps the process where it is our child, and says how it ended.
-func (p *process) status() (unix.WaitStatus, bool) {
-	var status unix.WaitStatus
-	for {
-		pid, err := unix.Wait4(p.pid, &status, unix.WNOHANG, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		return status, err == nil && pid == p.pid
-	}
-}
-
-func (p *process) kill() {
-	raw, err := p.file.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
-}
-
-type procStat struct {
-	comm    string
-	zombie  bool
-	started uint64
-}
-
-// readStat reads /proc/pid/stat, proc(5).
-func readStat(pid int) (procStat, error) {
-	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return procStat{}, err
-	}
-	open, end := bytes.IndexByte(content, '('), bytes.LastIndexByte(content, ')')
-	if open < 0 || end < open {
-		return procStat{}, errors.New("malformed stat")
-	}
-	fields := strings.Fields(string(content[end+1:]))
-	if len(fields) < 20 {
-		return procStat{}, errors.New("malformed stat")
-	}
-	started, err := strconv.ParseUint(fields[19], 10, 64)
-	return procStat{comm: string(content[open+1 : end]), zombie: fields[0] == "Z", started: started}, err
 }
 
 // run runs the runtime program to its end. It dies with us: one that outlived a killed
@@ -168,7 +85,7 @@ func (d *Driver) reap() {
 			if err != nil {
 				continue
 			}
-			if stat, err := readStat(pid); err == nil && stat.zombie && inherited(stat.comm) {
+			if stat, err := process.ReadStat(pid); err == nil && stat.Zombie && inherited(stat.Comm) {
 				_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 )
 
 // An ordinary user runs gVisor in a user namespace that maps one id: the user's own, which
@@ -133,8 +134,8 @@ func (s stage) enter(cmd *exec.Cmd) error {
 
 // stageOf returns what the stage has to do for a sandbox.
 func (d *Driver) stageOf(id string, root *image.Root, spec *cove.Spec) stage {
-	s := stage{Cgroups: d.cgroups.procs(id)}
-	if !d.cgroups.has("cpu") {
+	s := stage{Cgroups: d.cgroups.Procs(id)}
+	if !d.cgroups.Has("cpu") {
 		s.CPUs = int(math.Ceil(spec.Limits.CPUs))
 	}
 	if root.Over != "" {
@@ -193,3 +194,8 @@ func appArmorHint() string {
 	}
 	return fmt.Sprintf("as root: printf 'abi <abi/4.0>,\\ninclude <tunables/global>\\nprofile cove %s/{cove,cove-runsc} flags=(unconfined) { userns, }\\n' > /etc/apparmor.d/cove && apparmor_parser -r /etc/apparmor.d/cove; or run cove as root", dir)
 }
+
+// ClaimCgroup prepares the cgroup that was delegated to this process, if there is one, for
+// the groups of sandboxes. It moves the process within that group; it is for a daemon,
+// before it opens a driver.
+func ClaimCgroup() error { return cgroup.Claim() }

@@ -13,10 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 )
 
 // ordinary is the uid and gid of the user that rootless tests run as; nobody has it.
@@ -34,16 +32,16 @@ func TestLimitsHoldInADelegatedCgroup(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can give a cgroup to somebody else")
 	}
-	tree := findCgroups("")
-	if !tree.has("memory") || !tree.has("cpu") || !tree.has("pids") {
+	tree := cgroup.Find("")
+	if !tree.Has("memory") || !tree.Has("cpu") || !tree.Has("pids") {
 		t.Skip("no controllers are mounted here")
 	}
-	if tree.unified {
+	if tree.Unified {
 		t.Skip("the group of these tests has processes of others, so that it can't pass controllers on")
 	}
 	var groups []string
 	for _, controller := range []string{"cpu", "memory", "pids"} {
-		group := filepath.Join(tree.mountOf(controller), fmt.Sprintf("cove-test-%d", os.Getpid()))
+		group := filepath.Join(tree.MountOf(controller), fmt.Sprintf("cove-test-%d", os.Getpid()))
 		if err := os.MkdirAll(group, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -69,13 +67,13 @@ func TestLimitsHoldInADelegatedCgroup(t *testing.T) {
 
 // TestDelegationIsComplete is for a process that TestLimitsHoldInADelegatedCgroup starts.
 func TestDelegationIsComplete(t *testing.T) {
-	tree := findDelegated("cove/test")
-	if len(tree.hierarchies) == 0 {
+	tree := cgroup.FindDelegated("cove/test")
+	if len(tree.Hierarchies) == 0 {
 		t.Skip("nothing is delegated to this process")
 	}
 	for _, controller := range []string{"cpu", "memory", "pids"} {
-		if !tree.has(controller) {
-			t.Errorf("%s is not delegated: %+v", controller, tree.hierarchies)
+		if !tree.Has(controller) {
+			t.Errorf("%s is not delegated: %+v", controller, tree.Hierarchies)
 		}
 	}
 }
@@ -187,70 +185,8 @@ func failures(output string) string {
 	return strings.Join(kept, "")
 }
 
-func TestTheGroupsOfAProcessAreFound(t *testing.T) {
-	for name, test := range map[string]struct {
-		own, mountinfo string
-		want           []hierarchy
-	}{
-		"v2, in a service of the user's own": {
-			"0::/user.slice/user-1000.slice/user@1000.service/app.slice/cove.service\n",
-			"30 1 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw\n",
-			[]hierarchy{{mount: "/sys/fs/cgroup/user.slice/user-1000.slice/user@1000.service/app.slice/cove.service"}},
-		},
-		"v1, controllers mounted together": {
-			"5:cpu,cpuacct:/given\n1:name=systemd:/x\n",
-			"32 1 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpuacct,cpu\n33 1 0:29 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
-			[]hierarchy{{mount: "/sys/fs/cgroup/cpu,cpuacct/given", controllers: []string{"cpu", "cpuacct"}}},
-		},
-		"a container that sees its own part alone": {
-			"0::/docker/abc/cove\n", "30 1 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n",
-			[]hierarchy{{mount: "/sys/fs/cgroup/cove"}},
-		},
-		"one that is outside of what is mounted": {"0::/other\n", "30 1 0:26 /docker/abc /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", nil},
-		"lines that make no sense":               {"a\n::\n", "30\n - \n", nil},
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := ownGroups(test.own, test.mountinfo)
-			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(hierarchy{})); diff != "" {
-				t.Error(diff)
-			}
-		})
-	}
-}
-
-// TestADelegatedGroupIsUsed writes to plain files where the kernel has its own: what is
-// written, and where, is all that is to be seen without a delegated hierarchy of v2.
-func TestADelegatedGroupIsUsed(t *testing.T) {
-	top := t.TempDir()
-	tree := cgroupTree{prefix: "cove/test", own: true, unified: true, hierarchies: []hierarchy{{top, []string{"cpu", "memory", "pids"}}}}
-	period, quota, memory := uint64(100_000), int64(150_000), int64(64<<20)
-	limits := &specs.LinuxResources{
-		CPU: &specs.LinuxCPU{Period: &period, Quota: &quota}, Memory: &specs.LinuxMemory{Limit: &memory}, Pids: &specs.LinuxPids{Limit: 100},
-	}
-	if err := tree.make("box", limits); err != nil {
-		t.Fatal(err)
-	}
-	want := map[string]string{
-		"cove/test/box/cpu.max": "150000 100000", "cove/test/box/memory.max": "67108864", "cove/test/box/memory.swap.max": "0",
-		"cove/test/box/memory.oom.group": "1", "cove/test/box/pids.max": "100",
-		// The kernel takes one controller at a time here as well as several; a file keeps the last.
-		"cgroup.subtree_control": "+pids", "cove/cgroup.subtree_control": "+pids", "cove/test/cgroup.subtree_control": "+pids",
-	}
-	for name, value := range want {
-		if content, err := os.ReadFile(filepath.Join(top, name)); err != nil || string(content) != value {
-			t.Errorf("%s has %q, %v, want %q", name, content, err, value)
-		}
-	}
-	if got := tree.procs("box"); !slices.Equal(got, []string{filepath.Join(top, "cove/test/box/cgroup.procs")}) {
-		t.Errorf("the stage enters %q", got)
-	}
-	if got := cgroupV2.procs("box"); got != nil {
-		t.Errorf("as root the stage enters %q, want nothing", got)
-	}
-}
-
 func TestAnOrdinaryUserIsToldWhatIsDegraded(t *testing.T) {
-	d := testDriver(t, kindGvisor, cgroupTree{own: true})
+	d := testDriver(t, kindGvisor, cgroup.Tree{Own: true})
 	d.rootless = true
 	controls := d.info("1").Controls
 	for control, want := range map[cove.Control]cove.Enforcement{
@@ -260,7 +196,7 @@ func TestAnOrdinaryUserIsToldWhatIsDegraded(t *testing.T) {
 			t.Errorf("%s is %s, want %s", control, controls[control], want)
 		}
 	}
-	d.cgroups.hierarchies = cgroupV2.hierarchies
+	d.cgroups.Hierarchies = cgroupV2.Hierarchies
 	if controls := d.info("1").Controls; controls[cove.ControlMemory] != cove.Enforced || controls[cove.ControlCPU] != cove.Enforced {
 		t.Errorf("with a delegated group %v, want all enforced", controls)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -35,14 +36,14 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 	if known.Version != handleVersion {
 		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
 	}
-	if known.Boot != bootID() {
+	if known.Boot != process.BootID() {
 		return nil, cove.NotFound
 	}
-	process, err := openProcess(known.PID, known.Started)
+	first, err := process.Open(known.PID, known.Started)
 	if err != nil { // dead, or another process has its pid by now
 		return nil, cove.NotFound
 	}
-	process.file.Close()
+	first.Close()
 	door, err := d.reach(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("the guest agent was not reached: %w", err)
@@ -102,7 +103,7 @@ func (d *Driver) bury(ctx context.Context, pidFile string) {
 
 // List implements driver.Lister.
 func (d *Driver) List(ctx context.Context) ([]string, error) {
-	ids := d.cgroups.list()
+	ids := d.cgroups.List()
 	for _, dir := range []string{filepath.Join(d.state, "bundles"), d.data} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -138,7 +139,7 @@ func (d *Driver) clear(ctx context.Context, id string) error {
 			d.log.Debug("delete", "id", id, "error", err)
 		}
 	}
-	errs = append(errs, d.cgroups.remove(ctx, id), bundle.UnmountRoot(d.bundle(id)))
+	errs = append(errs, d.cgroups.Remove(ctx, id), bundle.UnmountRoot(d.bundle(id)))
 	for _, leftover := range d.leftovers(id) {
 		errs = append(errs, os.RemoveAll(leftover))
 	}
@@ -186,10 +187,4 @@ func Release(o Options) error {
 		return nil
 	}
 	return err
-}
-
-// limitsSwap reports whether the kernel counts swap for cgroups: on v1 that is a boot option.
-func (t cgroupTree) limitsSwap() bool {
-	mount := t.mountOf("memory")
-	return mount != "" && (t.unified || unix.Access(filepath.Join(mount, "memory.memsw.limit_in_bytes"), unix.R_OK) == nil)
 }

@@ -1,4 +1,4 @@
-package oci
+package cgroup
 
 import (
 	"errors"
@@ -20,18 +20,18 @@ import (
 // processes must be in leaves.
 const daemonGroup = "cove-daemon"
 
-// ClaimCgroup prepares the cgroup that was delegated to this process, if there is one, for
+// Claim prepares the cgroup that was delegated to this process, if there is one, for
 // the groups of sandboxes. It moves the process within that group; it is for a daemon,
 // before it opens a driver.
-func ClaimCgroup() error {
+func Claim() error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
 	for _, h := range delegated() {
-		if len(h.controllers) > 0 || filepath.Base(h.mount) == daemonGroup {
+		if len(h.Controllers) > 0 || filepath.Base(h.Mount) == daemonGroup {
 			continue // v1, or claimed by an earlier call
 		}
-		if err := claim(h.mount); err != nil {
+		if err := claim(h.Mount); err != nil {
 			return err
 		}
 	}
@@ -52,7 +52,7 @@ func claim(group string) error {
 
 // delegated returns the groups of this process in which it may make others, as hierarchies
 // that begin there. A group of v2 has no controllers in it yet.
-func delegated() []hierarchy {
+func delegated() []Hierarchy {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
 		return nil
@@ -61,9 +61,9 @@ func delegated() []hierarchy {
 	if err != nil {
 		return nil
 	}
-	var writable []hierarchy
+	var writable []Hierarchy
 	for _, h := range ownGroups(string(own), string(mounts)) {
-		if unix.Access(h.mount, unix.W_OK|unix.X_OK) == nil && unix.Access(filepath.Join(h.mount, "cgroup.procs"), unix.W_OK) == nil {
+		if unix.Access(h.Mount, unix.W_OK|unix.X_OK) == nil && unix.Access(filepath.Join(h.Mount, "cgroup.procs"), unix.W_OK) == nil {
 			writable = append(writable, h)
 		}
 	}
@@ -72,14 +72,14 @@ func delegated() []hierarchy {
 
 // ownGroups returns the group of a process in every hierarchy, from the contents of
 // /proc/PID/cgroup (cgroups(7)) and mountinfo.
-func ownGroups(own, mountinfo string) []hierarchy {
+func ownGroups(own, mountinfo string) []Hierarchy {
 	paths := map[string]string{} // by the hierarchy's controllers; v2 has none
 	for line := range strings.Lines(own) {
 		if fields := strings.SplitN(strings.TrimSpace(line), ":", 3); len(fields) == 3 {
 			paths[fields[1]] = fields[2]
 		}
 	}
-	var groups []hierarchy
+	var groups []Hierarchy
 	for line := range strings.Lines(mountinfo) {
 		before, after, ok := strings.Cut(line, " - ")
 		fields, kind := strings.Fields(before), strings.Fields(after)
@@ -92,9 +92,9 @@ func ownGroups(own, mountinfo string) []hierarchy {
 			if !inside || !matches {
 				continue
 			}
-			h := hierarchy{mount: filepath.Join(fields[4], below)}
+			h := Hierarchy{Mount: filepath.Join(fields[4], below)}
 			if controllers != "" {
-				h.controllers = strings.Split(controllers, ",")
+				h.Controllers = strings.Split(controllers, ",")
 			}
 			groups = append(groups, h)
 		}
@@ -113,27 +113,27 @@ func hasOptions(options, names string) bool {
 	return true
 }
 
-// findDelegated returns the tree of an ordinary user's sandboxes, which is empty where
+// FindDelegated returns the tree of an ordinary user's sandboxes, which is empty where
 // nothing was delegated.
-func findDelegated(prefix string) cgroupTree {
-	tree := cgroupTree{prefix: prefix, own: true}
-	var unified []hierarchy
+func FindDelegated(prefix string) Tree {
+	tree := Tree{Prefix: prefix, Own: true}
+	var unified []Hierarchy
 	for _, h := range delegated() {
-		if len(h.controllers) > 0 {
-			tree.hierarchies = append(tree.hierarchies, h)
+		if len(h.Controllers) > 0 {
+			tree.Hierarchies = append(tree.Hierarchies, h)
 			continue
 		}
-		if filepath.Base(h.mount) != daemonGroup {
+		if filepath.Base(h.Mount) != daemonGroup {
 			continue // not claimed: this process is no daemon, and makes no sandboxes
 		}
-		h.mount = filepath.Dir(h.mount)
-		content, _ := os.ReadFile(filepath.Join(h.mount, "cgroup.controllers"))
-		if h.controllers = strings.Fields(string(content)); len(h.controllers) > 0 && passOn(h.mount, h.controllers) == nil {
+		h.Mount = filepath.Dir(h.Mount)
+		content, _ := os.ReadFile(filepath.Join(h.Mount, "cgroup.controllers"))
+		if h.Controllers = strings.Fields(string(content)); len(h.Controllers) > 0 && passOn(h.Mount, h.Controllers) == nil {
 			unified = append(unified, h)
 		}
 	}
-	if len(tree.hierarchies) == 0 && len(unified) > 0 {
-		tree.hierarchies, tree.unified = unified, true
+	if len(tree.Hierarchies) == 0 && len(unified) > 0 {
+		tree.Hierarchies, tree.Unified = unified, true
 	}
 	return tree
 }
@@ -151,17 +151,17 @@ func passOn(dir string, controllers []string) error {
 	return nil
 }
 
-// make makes the groups of a sandbox and sets their limits, where the runtime program
+// Make makes the groups of a sandbox and sets their limits, where the runtime program
 // can't: it is told to leave cgroups alone. What is made on error is for remove.
-func (t cgroupTree) make(id string, limits *specs.LinuxResources) error {
-	if !t.own {
+func (t Tree) Make(id string, limits *specs.LinuxResources) error {
+	if !t.Own {
 		return nil
 	}
-	for _, h := range t.hierarchies {
-		dir := h.mount
-		for part := range strings.SplitSeq(t.prefix+"/"+id, "/") {
-			if t.unified {
-				if err := passOn(dir, h.controllers); err != nil {
+	for _, h := range t.Hierarchies {
+		dir := h.Mount
+		for part := range strings.SplitSeq(t.Prefix+"/"+id, "/") {
+			if t.Unified {
+				if err := passOn(dir, h.Controllers); err != nil {
 					return fmt.Errorf("cgroup: %w", err)
 				}
 			}
@@ -181,13 +181,13 @@ func (t cgroupTree) make(id string, limits *specs.LinuxResources) error {
 
 // values returns what to write to the files of a group for the limits that its hierarchy
 // has.
-func (t cgroupTree) values(h hierarchy, limits *specs.LinuxResources) map[string]string {
+func (t Tree) values(h Hierarchy, limits *specs.LinuxResources) map[string]string {
 	values := map[string]string{}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
-	for _, controller := range h.controllers {
+	for _, controller := range h.Controllers {
 		switch {
 		case controller == "memory" && limits.Memory != nil:
-			if !t.unified {
+			if !t.Unified {
 				values["memory.limit_in_bytes"] = number(*limits.Memory.Limit)
 				continue
 			}
@@ -195,7 +195,7 @@ func (t cgroupTree) values(h hierarchy, limits *specs.LinuxResources) map[string
 			values["memory.oom.group"] = "1"
 		case controller == "pids" && limits.Pids != nil:
 			values["pids.max"] = number(limits.Pids.Limit)
-		case controller == "cpu" && limits.CPU != nil && t.unified:
+		case controller == "cpu" && limits.CPU != nil && t.Unified:
 			values["cpu.max"] = fmt.Sprintf("%d %d", *limits.CPU.Quota, *limits.CPU.Period)
 		case controller == "cpu" && limits.CPU != nil:
 			values["cpu.cfs_period_us"] = strconv.FormatUint(*limits.CPU.Period, 10)
@@ -205,13 +205,13 @@ func (t cgroupTree) values(h hierarchy, limits *specs.LinuxResources) map[string
 	return values
 }
 
-// procs returns the files by which a process enters the sandbox's groups, where it has to
+// Procs returns the files by which a process enters the sandbox's groups, where it has to
 // do so itself.
-func (t cgroupTree) procs(id string) []string {
-	if !t.own {
+func (t Tree) Procs(id string) []string {
+	if !t.Own {
 		return nil
 	}
-	dirs := t.dirs(id)
+	dirs := t.Dirs(id)
 	for i := range dirs {
 		dirs[i] = filepath.Join(dirs[i], "cgroup.procs")
 	}

@@ -1,0 +1,108 @@
+// Package process provides host processes that are held by a descriptor.
+package process
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Process is one host process, held by a descriptor: its pid may be reused, this can't.
+type Process struct {
+	PID     int
+	Started uint64 // clock ticks after boot; with the pid it names a process for ever
+	file    *os.File
+}
+
+// Open holds the process pid. If started is not 0, that process must have begun then.
+func Open(pid int, started uint64) (*Process, error) {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if err != nil {
+		return nil, os.NewSyscallError("pidfd_open", err)
+	}
+	p := &Process{PID: pid, file: os.NewFile(uintptr(fd), "pidfd")}
+	stat, err := ReadStat(pid)
+	if err != nil {
+		p.file.Close()
+		return nil, err
+	}
+	p.Started = stat.Started
+	if stat.Zombie || started != 0 && stat.Started != started {
+		p.file.Close()
+		return nil, os.ErrProcessDone
+	}
+	return p, nil
+}
+
+// Wait returns when the process is dead, or the descriptor closed.
+func (p *Process) Wait() error {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		return err != nil && err != unix.EINTR || n > 0
+	})
+}
+
+// Status reaps the process where it is our child, and says how it ended.
+func (p *Process) Status() (unix.WaitStatus, bool) {
+	var status unix.WaitStatus
+	for {
+		pid, err := unix.Wait4(p.PID, &status, unix.WNOHANG, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		return status, err == nil && pid == p.PID
+	}
+}
+
+// Kill kills the process.
+func (p *Process) Kill() {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+}
+
+// Stat is what /proc says of a process.
+type Stat struct {
+	Comm    string
+	Zombie  bool
+	Started uint64
+}
+
+// ReadStat reads /proc/pid/stat, proc(5).
+func ReadStat(pid int) (Stat, error) {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Stat{}, err
+	}
+	open, end := bytes.IndexByte(content, '('), bytes.LastIndexByte(content, ')')
+	if open < 0 || end < open {
+		return Stat{}, errors.New("malformed stat")
+	}
+	fields := strings.Fields(string(content[end+1:]))
+	if len(fields) < 20 {
+		return Stat{}, errors.New("malformed stat")
+	}
+	started, err := strconv.ParseUint(fields[19], 10, 64)
+	return Stat{Comm: string(content[open+1 : end]), Zombie: fields[0] == "Z", Started: started}, err
+}
+
+// Close lets go of the process. Wait returns.
+func (p *Process) Close() error { return p.file.Close() }
+
+// BootID names this run of the host's kernel: a pid means nothing in another one.
+func BootID() string {
+	content, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(content))
+}
