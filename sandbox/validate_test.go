@@ -263,7 +263,7 @@ func TestRuntimesDescribesAllFamilies(t *testing.T) {
 	odd := func(string) (driver.Driver, error) {
 		return nil, cove.Errorf(cove.Invalid, "", "", "odd needs a variant", "write odd:NAME")
 	}
-	r := newRig(t, Options{Default: "good", Variants: []string{"good:er"}, Drivers: map[string]driver.Opener{"good": opener(good), "bad": opener(bad), "odd": odd}})
+	r := newRig(t, Options{Default: "good", Variants: []string{"good:er"}, Drivers: map[string]driver.Opener{"good": func(string) (driver.Driver, error) { return good, nil }, "bad": opener(bad), "odd": odd}})
 	got := r.Runtimes(t.Context())
 	if len(got) != 3 { // odd has no member of that name alone
 		t.Fatalf("runtimes = %+v, want 3", got)
