@@ -27,6 +27,7 @@ import (
 const runDirVariable = "COVE_TEST_RUN_DIR"
 
 func TestMain(m *testing.M) {
+	guest.Limit()
 	dir := os.Getenv(runDirVariable)
 	if dir == "" {
 		os.Exit(m.Run())

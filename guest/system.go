@@ -29,7 +29,7 @@ func (a *Agent) serveEnvs(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serveInit sets the defaults for commands. The fields are those of E2B's agent, of which
-// others are ignored, and one of Cove's.
+// others are ignored, and two of Cove's.
 func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 	const most = 4 << 20
 	var body struct {
@@ -37,6 +37,7 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 		DefaultUser    string
 		DefaultWorkdir string
 		Memory         int64 // bytes that the sandbox has, where it can't find out itself
+		Ulimits        []cove.Ulimit
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
@@ -54,6 +55,9 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 		if _, err := a.book.Lookup(body.DefaultUser); err != nil {
 			return err
 		}
+	}
+	if err := a.table.SetLimits(body.Ulimits); err != nil {
+		return err
 	}
 	a.book.SetDefaults(account.Defaults{User: body.DefaultUser, Env: body.EnvVars, Workdir: body.DefaultWorkdir})
 	if body.Memory > 0 {

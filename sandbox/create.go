@@ -293,7 +293,7 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	initCtx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
 	if err := client.Init(initCtx, dial.Init{
-		Env: spec.Env, User: spec.User, Workdir: spec.Workdir, Memory: int64(spec.Limits.Memory),
+		Env: spec.Env, User: spec.User, Workdir: spec.Workdir, Memory: int64(spec.Limits.Memory), Ulimits: spec.Ulimits,
 	}); err != nil {
 		return s.diagnose(ctx, machine, err)
 	}

@@ -17,6 +17,7 @@ const usage = `usage: cove-agent          serve standard input and the sockets i
        cove-agent version  print the version`
 
 func main() {
+	guest.Limit()
 	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "cove-agent: %v\n", err)
 		os.Exit(1)

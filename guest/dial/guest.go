@@ -7,6 +7,8 @@ import (
 	"errors"
 	"io"
 	"net/http"
+
+	"github.com/covehq/cove"
 )
 
 // maxJSON bounds a reply in JSON.
@@ -21,12 +23,15 @@ type Init struct {
 	// output it keeps. 0 leaves that to what it sees, which on a shared kernel may be the
 	// host's.
 	Memory int64
+	// Ulimits are the resource limits of commands.
+	Ulimits []cove.Ulimit
 }
 
 // Init sets the sandbox's defaults for commands. It may be called again.
 func (c *Client) Init(ctx context.Context, i Init) error {
 	body, err := json.Marshal(map[string]any{
 		"envVars": i.Env, "defaultUser": i.User, "defaultWorkdir": i.Workdir, "memory": i.Memory,
+		"ulimits": i.Ulimits,
 	})
 	if err != nil {
 		return fail(ctx, "init", "", err)

@@ -111,7 +111,12 @@ func directory(asked string, a account.Account, defaults account.Defaults) (stri
 	if strings.ContainsRune(asked, 0) {
 		return "", cove.Errorf(cove.Invalid, "start", "", "the working directory contains a zero byte", "correct it")
 	}
-	dir := a.Resolve(asked)
+	// A link in /proc could lead to what the agent has open, which the child has too until it
+	// executes: where it leads is found out here, and the child goes there by name.
+	dir, err := filepath.EvalSymlinks(a.Resolve(asked))
+	if err != nil {
+		dir = a.Resolve(asked)
+	}
 	if !isDirectory(dir) {
 		return "", cove.Errorf(cove.Invalid, "start", "", fmt.Sprintf("working directory %q is no directory", dir), "make it first")
 	}

@@ -68,7 +68,8 @@ func (t *Table) spawn(c *Command) (*child, *ends, error) {
 		Files: []uintptr{files[0], files[min(1, len(files)-1)], files[len(files)-1]},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.Terminal != nil, Credential: t.credential(c.Account)},
 	}
-	child, err := t.reaper.start(func() (int, error) { return syscall.ForkExec(path, c.Argv, attributes) })
+	path, argv := t.limited(path, c.Argv)
+	child, err := t.reaper.start(func() (int, error) { return syscall.ForkExec(path, argv, attributes) })
 	if err != nil {
 		ours.close()
 		return nil, nil, startError(c, err)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covehq/cove"
@@ -29,6 +30,7 @@ type Table struct {
 	budget      *budget
 	forest      *forest
 	noSetGroups bool
+	limits      atomic.Pointer[string]   // of commands, in JSON; nil: none
 	null        func() (*os.File, error) // what commands without input read
 	starting    chan struct{}            // has a place for each that starts at one time
 	running     sync.WaitGroup
