@@ -1,10 +1,6 @@
 package image
 
 import (
-	"bufio"
-	"bytes"
-	"compress/bzip2"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -32,6 +28,7 @@ func (s *Store) unpacked(ctx context.Context, path string) (string, error) {
 		if err != nil {
 			return err
 		}
+		defer plain.Close()
 		if err := Unpack(plain, dir, UnpackLimits{}); err != nil {
 			return err
 		}
@@ -57,35 +54,4 @@ func digestFile(ctx context.Context, path string) (string, error) {
 		return "", err
 	}
 	return hex.EncodeToString(hash.Sum(nil)), nil
-}
-
-// contextReader ends with its context's error.
-type contextReader struct {
-	ctx context.Context
-	io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.Reader.Read(p)
-}
-
-// decompress recognises gzip and bzip2 by their first bytes.
-func decompress(r io.Reader) (io.Reader, error) {
-	buffered := bufio.NewReaderSize(r, 256<<10)
-	start, err := buffered.Peek(6)
-	if err != nil && err != io.EOF {
-		return nil, err
-	}
-	switch {
-	case bytes.HasPrefix(start, []byte{0x1f, 0x8b}):
-		return gzip.NewReader(buffered)
-	case bytes.HasPrefix(start, []byte("BZh")):
-		return bzip2.NewReader(buffered), nil
-	case bytes.HasPrefix(start, []byte{0x28, 0xb5, 0x2f, 0xfd}), bytes.HasPrefix(start, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		return nil, cove.Errorf(cove.NotSupported, "", "", "the archive is compressed by zstd or xz", "decompress it first, or use gzip")
-	}
-	return buffered, nil
 }

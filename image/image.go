@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/google/go-containerregistry/pkg/authn"
 
 	"github.com/covehq/cove"
 )
@@ -28,6 +29,16 @@ type Root struct {
 	Binds  []Bind           // host directories that belong on top of both, read-only
 	Config cove.ImageConfig // what the image says of itself; it is whoever made the image's
 	Digest string           // of the image's manifest; "" for one that has none
+	// Volumes are the directories of Config.Volumes: each is an empty one of its own in
+	// every sandbox.
+	Volumes []Volume
+}
+
+// Volume is a directory of an image, with the owner and the mode that it has there.
+type Volume struct {
+	Path     string // inside
+	Mode     uint32
+	UID, GID int
 }
 
 // Bind is a host path to be seen inside, read-only.
@@ -39,15 +50,34 @@ type Bind struct {
 // Store keeps derived root filesystems below one directory, which only its owner may
 // enter. Its methods may be called concurrently, also by several processes.
 type Store struct {
-	dir  string
-	host hostSource
+	dir     string
+	options Options
+	host    hostSource
+	blobs   blobs
+
+	// index is held while the index changes, and while it is read by who relies on it.
+	index sync.Mutex
 
 	mu       sync.Mutex
 	building map[string]*build // by directory name, so that concurrent requests share the work
+	jobs     map[string]*job   // by reference and platform
 
 	hostMu   sync.Mutex
 	hostSeen *Root // the host image as last looked at, and when
 	hostAt   time.Time
+}
+
+// Options is how a store gets images. The zero value works.
+type Options struct {
+	// Mirrors are asked before a registry itself: by its name, as in docker.io, the
+	// HOST[:PORT][/PATH] of each, the best first.
+	Mirrors map[string][]string
+	// Limits bounds images that come from elsewhere.
+	Limits Limits
+	// Keychain knows the logins for registries; DockerLogins if nil.
+	Keychain authn.Keychain
+	// Transport carries requests to registries; one of our own if nil.
+	Transport http.RoundTripper
 }
 
 type build struct {
@@ -55,9 +85,13 @@ type build struct {
 	err  error
 }
 
-// Open returns the store in dir, which it creates. A directory that belongs to somebody
-// else, or that others may write, is refused: what is in there becomes a sandbox's system.
-func Open(dir string) (*Store, error) {
+// Open returns the store in dir with the default options; see OpenWith.
+func Open(dir string) (*Store, error) { return OpenWith(dir, Options{}) }
+
+// OpenWith returns the store in dir, which it creates, and removes what a crash has left
+// in it. A directory that belongs to somebody else, or that others may write, is refused:
+// what is in there becomes a sandbox's system.
+func OpenWith(dir string, o Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
@@ -74,12 +108,32 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("image store: %w", err)
 	}
-	return &Store{dir: dir, host: machine, building: map[string]*build{}}, nil
+	o.Limits = o.Limits.withDefaults()
+	if o.Keychain == nil {
+		o.Keychain = DockerLogins{}
+	}
+	if o.Transport == nil {
+		o.Transport = newTransport()
+	}
+	s := &Store{
+		dir: dir, options: o, host: machine, blobs: blobs{filepath.Join(dir, "blobs")},
+		building: map[string]*build{}, jobs: map[string]*job{},
+	}
+	for _, name := range []string{"blobs", "images", "tags"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			return nil, fmt.Errorf("image store: %w", err)
+		}
+	}
+	if err := s.recover(); err != nil {
+		return nil, fmt.Errorf("image store: %w", err)
+	}
+	return s, nil
 }
 
-// Resolve returns the root filesystem that ref names: "host", or "rootfs:" and the
-// absolute path of a directory or a tar archive (plain, gzip or bzip2). An unknown form
-// is cove.Invalid, a path that is not there cove.NotFound.
+// Resolve returns the root filesystem that ref names: "host", "rootfs:" and the absolute
+// path of a directory or a tar archive (plain, gzip, zstd or bzip2), or an image that Pull
+// has made be here for this machine's platform. It fetches nothing. An unknown form is
+// cove.Invalid, an image or a path that is not there cove.NotFound.
 func (s *Store) Resolve(ctx context.Context, ref string) (*Root, error) {
 	if ref == "host" {
 		return s.hostRoot(ctx)
@@ -87,7 +141,40 @@ func (s *Store) Resolve(ctx context.Context, ref string) (*Root, error) {
 	if path, ok := strings.CutPrefix(ref, "rootfs:"); ok {
 		return s.rootfs(ctx, path)
 	}
-	return nil, cove.Errorf(cove.Invalid, "image", ref, fmt.Sprintf("unknown image %q", ref), "use "+References)
+	root, err := s.kept(ctx, ref)
+	return root, cove.Wrap(err, "image", ref[:min(len(ref), 200)])
+}
+
+// kept resolves a reference to an image of the store.
+func (s *Store) kept(ctx context.Context, ref string) (*Root, error) {
+	reference, err := parseReference(ref)
+	if err != nil {
+		return nil, err
+	}
+	platform, err := parsePlatform("")
+	if err != nil {
+		return nil, err
+	}
+	// Under the lock, for an image that is being removed is either here or not.
+	s.index.Lock()
+	_, r, _, err := s.find(reference.String(), platform.String())
+	if err == nil {
+		s.touch(r.Digest)
+	}
+	s.index.Unlock()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, notHere(reference.String())
+	}
+	if err != nil {
+		return nil, err
+	}
+	over, err := s.derive(ctx, "over-"+recipe, makeOver)
+	if err != nil {
+		return nil, err
+	}
+	root := &Root{Dir: s.tree(r.Digest), Over: over, Config: r.Config, Digest: r.Digest}
+	root.Volumes, err = volumes(root.Dir, r.Config.Volumes)
+	return root, err
 }
 
 // rootfs resolves the path of a rootfs: reference.
@@ -139,7 +226,7 @@ func (s *Store) derive(ctx context.Context, name string, fill func(dir string) e
 		}
 		s.mu.Unlock()
 		if !ok {
-			running.err = s.fill(final, fill)
+			running.err = s.fill(ctx, final, fill)
 			s.mu.Lock()
 			delete(s.building, name)
 			s.mu.Unlock()
@@ -154,8 +241,8 @@ func (s *Store) derive(ctx context.Context, name string, fill func(dir string) e
 	}
 }
 
-func (s *Store) fill(final string, fill func(dir string) error) error {
-	lock, err := s.lock(filepath.Base(final))
+func (s *Store) fill(ctx context.Context, final string, fill func(dir string) error) error {
+	lock, err := lockFile(ctx, final+".lock")
 	if err != nil {
 		return err
 	}
@@ -163,31 +250,17 @@ func (s *Store) fill(final string, fill func(dir string) error) error {
 	if _, err := os.Lstat(final); err == nil { // another process made it
 		return nil
 	}
-	partial := final + ".partial" // of a crash, if it is there: the lock says that nobody works on it
-	if err := os.RemoveAll(partial); err != nil {
+	partial := final + partial // of a crash, if it is there: the lock says that nobody works on it
+	if err := removeTree(partial); err != nil {
 		return err
 	}
 	if err := os.Mkdir(partial, 0o755); err != nil {
-		return err
+		return diskError(err)
 	}
 	if err := fill(partial); err != nil {
-		return errors.Join(err, os.RemoveAll(partial))
+		return errors.Join(diskError(err), removeTree(partial))
 	}
 	return os.Rename(partial, final)
-}
-
-// lock serialises the making of one tree between processes. The kernel releases it with
-// the process, so a crash leaves nothing but an empty file.
-func (s *Store) lock(name string) (*os.File, error) {
-	file, err := os.OpenFile(filepath.Join(s.dir, name+".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX); err != nil {
-		file.Close()
-		return nil, err
-	}
-	return file, nil
 }
 
 // systemDirs are the top-level directories that make up an operating system's programs.

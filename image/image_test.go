@@ -306,7 +306,9 @@ func TestResolveSaysWhatIsWrong(t *testing.T) {
 		ref  string
 		want error
 	}{
-		"an unknown form":              {"docker:alpine", cove.Invalid},
+		"a name that none can have":    {"Docker:://alpine", cove.Invalid},
+		"an image that is not here":    {"docker:alpine", cove.NotFound},
+		"an archive's relative path":   {"docker-archive:some.tar", cove.Invalid},
 		"a relative path":              {"rootfs:some/dir", cove.Invalid},
 		"a path with NUL":              {"rootfs:/a\x00b", cove.Invalid},
 		"a missing path":               {"rootfs:" + dir + "/missing", cove.NotFound},

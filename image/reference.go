@@ -2,7 +2,9 @@ package image
 
 import (
 	"cmp"
+	"errors"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -14,23 +16,23 @@ import (
 // References describes the forms of a reference, for error texts.
 const References = "host, rootfs:DIR, rootfs:TAR, a name in a registry such as python:3.12, docker-archive:TAR[:NAME], oci-archive:TAR[:NAME], oci:DIR[:NAME] or docker-daemon:NAME"
 
-// transport is where a reference leads to.
-type transport string
+// scheme is where a reference leads to.
+type scheme string
 
 const (
-	fromRegistry      transport = ""
-	fromDockerArchive transport = "docker-archive"
-	fromOCIArchive    transport = "oci-archive"
-	fromLayout        transport = "oci"
-	fromEngine        transport = "docker-daemon"
+	fromRegistry      scheme = ""
+	fromDockerArchive scheme = "docker-archive"
+	fromOCIArchive    scheme = "oci-archive"
+	fromLayout        scheme = "oci"
+	fromEngine        scheme = "docker-daemon"
 )
 
 // reference is a parsed reference to an image that a Store keeps.
 type reference struct {
-	transport transport
-	path      string         // of an archive or layout on this machine; real
-	inner     string         // the name within that, or the engine's; may be empty in an archive
-	name      name.Reference // in a registry
+	scheme scheme
+	path   string         // of an archive or layout on this machine; real
+	inner  string         // the name within that, or the engine's; may be empty in an archive
+	name   name.Reference // in a registry
 }
 
 // maxReference bounds a reference: a repository has at most 255 bytes, and so has a path
@@ -43,18 +45,18 @@ func parseReference(text string) (reference, error) {
 		return reference{}, badReference(text[:min(len(text), 100)], "the reference is too long or has NUL")
 	}
 	kind, rest, found := strings.Cut(text, ":")
-	switch t := transport(kind); {
+	switch t := scheme(kind); {
 	case found && t == fromEngine:
 		if _, err := parseName(rest); err != nil && !isDigest(rest) {
 			return reference{}, badReference(text, "not the name of an image in an engine")
 		}
-		return reference{transport: t, inner: rest}, nil
+		return reference{scheme: t, inner: rest}, nil
 	case found && (t == fromDockerArchive || t == fromOCIArchive || t == fromLayout && strings.HasPrefix(rest, "/")):
 		path, inner, _ := strings.Cut(rest, ":")
 		if !filepath.IsAbs(path) {
 			return reference{}, badReference(text, "path is not absolute")
 		}
-		return reference{transport: t, path: filepath.Clean(path), inner: inner}, nil
+		return reference{scheme: t, path: filepath.Clean(path), inner: inner}, nil
 	}
 	parsed, err := parseName(text)
 	if err != nil {
@@ -70,8 +72,21 @@ func badReference(text, problem string) error {
 // parseName reads a name in a registry as Docker's users write it: without a registry it
 // is one of Docker Hub, and without a tag it is the tag latest.
 func parseName(text string) (name.Reference, error) {
-	return name.ParseReference(text, name.WeakValidation)
+	parsed, err := name.ParseReference(text, name.WeakValidation)
+	if err != nil {
+		return nil, err
+	}
+	if repository := parsed.Context(); !hostPattern.MatchString(repository.RegistryStr()) || !repositoryPattern.MatchString(repository.RepositoryStr()) {
+		return nil, errors.New("not a name in a registry")
+	}
+	return parsed, nil
 }
+
+// What the specification of OCI registries allows, which the parser does not insist on.
+var (
+	hostPattern       = regexp.MustCompile(`^([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(:[0-9]{1,5})?$`)
+	repositoryPattern = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+)
 
 func isDigest(text string) bool {
 	hex, ok := strings.CutPrefix(text, "sha256:")
@@ -85,7 +100,7 @@ func isHex(text string) bool {
 // String returns the reference in one form for all ways to write it, as short as people
 // write it.
 func (r reference) String() string {
-	switch r.transport {
+	switch r.scheme {
 	case fromRegistry:
 		full := r.name.Name()
 		if rest, ok := strings.CutPrefix(full, name.DefaultRegistry+"/"); ok {
@@ -93,12 +108,12 @@ func (r reference) String() string {
 		}
 		return full
 	case fromEngine:
-		return string(r.transport) + ":" + r.inner
+		return string(r.scheme) + ":" + r.inner
 	}
 	if r.inner == "" {
-		return string(r.transport) + ":" + r.path
+		return string(r.scheme) + ":" + r.path
 	}
-	return string(r.transport) + ":" + r.path + ":" + r.inner
+	return string(r.scheme) + ":" + r.path + ":" + r.inner
 }
 
 // pinned returns the digest that the reference itself names, or "".

@@ -1,0 +1,59 @@
+package oci
+
+import (
+	"context"
+	"io"
+	"runtime"
+	"strings"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/image"
+)
+
+// Image implements driver.Imager. All OCI drivers of a daemon share one store.
+func (d *Driver) Image(ctx context.Context, spec *cove.Spec, progress func(cove.PullProgress)) (*cove.Image, error) {
+	if err := ownPlatform(spec.Platform); err != nil {
+		return nil, err
+	}
+	return d.options.Images.Pull(ctx, image.PullRequest{Reference: spec.Image, Policy: spec.Pull}, progress)
+}
+
+// ownPlatform refuses what this machine's processor can't run, or can't be told to.
+func ownPlatform(platform string) error {
+	if platform == "" {
+		return nil
+	}
+	system, rest, _ := strings.Cut(strings.ToLower(platform), "/")
+	architecture, variant, _ := strings.Cut(rest, "/")
+	switch architecture {
+	case "x86_64", "x86-64":
+		architecture = "amd64"
+	case "aarch64":
+		architecture = "arm64"
+	}
+	if architecture == "arm64" && variant == "v8" {
+		variant = "" // there is no other
+	}
+	if system != "linux" || architecture != runtime.GOARCH || variant != "" {
+		return cove.Errorf(cove.NotSupported, "image", platform, "this machine can't run that platform", "use linux/"+runtime.GOARCH+", or a machine of that kind")
+	}
+	return nil
+}
+
+// Images implements driver.ImageKeeper.
+func (d *Driver) Images(ctx context.Context) ([]cove.Image, error) { return d.options.Images.List(ctx) }
+
+// ImportImage implements driver.ImageKeeper.
+func (d *Driver) ImportImage(ctx context.Context, name string, archive io.Reader, progress func(cove.PullProgress)) (*cove.Image, error) {
+	return d.options.Images.Import(ctx, name, archive, progress)
+}
+
+// RemoveImage implements driver.ImageKeeper.
+func (d *Driver) RemoveImage(ctx context.Context, reference string, used func(digest string) bool) error {
+	return d.options.Images.Remove(ctx, reference, used)
+}
+
+// PruneImages implements driver.ImageKeeper.
+func (d *Driver) PruneImages(ctx context.Context, used func(digest string) bool) ([]cove.Image, error) {
+	return d.options.Images.Prune(ctx, used)
+}
