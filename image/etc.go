@@ -49,9 +49,12 @@ var etcWritten = []etcFile{
 // Hostname is every sandbox's.
 const Hostname = "cove"
 
+// Hosts is the /etc/hosts of every image, in lines.
+const Hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + Hostname + "\n"
+
 // etcNames are the files by which programs find names.
 var etcNames = []etcFile{
-	{name: "hosts", mode: 0o644, content: "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + Hostname + "\n"},
+	{name: "hosts", mode: 0o644, content: Hosts},
 	{name: "hostname", mode: 0o644, content: Hostname + "\n"},
 	{name: "resolv.conf", mode: 0o644, content: "# The sandbox resolves names by itself.\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n"},
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -14,7 +15,11 @@ import (
 
 // writeBundle writes the sandbox's OCI configuration.
 func (d *Driver) writeBundle(id, rootfs string, root *image.Root, spec *cove.Spec) error {
-	config, err := d.config(id, rootfs, root.Binds, spec)
+	hosts, err := bundle.HostsFile(d.bundle(id), spec)
+	if err != nil {
+		return err
+	}
+	config, err := d.config(id, rootfs, slices.Concat(root.Binds, hosts), spec)
 	if err != nil {
 		return err
 	}

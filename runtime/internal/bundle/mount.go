@@ -1,6 +1,7 @@
 package bundle
 
 import (
+	"cmp"
 	"fmt"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -16,7 +17,7 @@ func (t Template) mounts(binds []image.Bind, spec *cove.Spec) []specs.Mount {
 		{Destination: "/proc", Type: "proc", Source: "proc", Options: []string{"nosuid", "noexec", "nodev"}},
 		{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
 		{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
-		tmpfs("/dev/shm", min(inMemory, 64*cove.MiB), "noexec", "mode=1777"),
+		tmpfs("/dev/shm", min(spec.Limits.Memory, spec.Limits.Shm), "noexec", "mode=1777"),
 		{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
 	}
 	for _, bind := range binds {
@@ -26,6 +27,11 @@ func (t Template) mounts(binds []image.Bind, spec *cove.Spec) []specs.Mount {
 		mounts = append(mounts,
 			tmpfs("/tmp", min(inMemory, spec.Limits.Disk), "mode=1777"),
 			tmpfs("/workspace", min(inMemory, spec.Limits.Disk), "mode=0755", fmt.Sprintf("uid=%d", image.UserID), fmt.Sprintf("gid=%d", image.UserID)))
+	}
+	for _, mount := range spec.Mounts {
+		if mount.Type == cove.MountTmpfs {
+			mounts = append(mounts, tmpfs(mount.Target, cmp.Or(mount.Size, inMemory), "mode=1777"))
+		}
 	}
 	return append(mounts,
 		tmpfs("/.cove", cove.MiB, "mode=0700"),
