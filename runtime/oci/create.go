@@ -1,14 +1,11 @@
 package oci
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -18,6 +15,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -83,7 +81,7 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	}
 	m, err := d.machine(id, door, handle{}, spec.Limits.Memory)
 	if err != nil {
-		door.close()
+		door.Close()
 		return nil, err
 	}
 	if err := m.ready(ctx); err != nil {
@@ -107,15 +105,15 @@ func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root,
 }
 
 // boot runs the sandbox and returns the door to its agent.
-func (d *Driver) boot(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (*door, error) {
-	door, theirs, err := newDoor()
+func (d *Driver) boot(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (*agent.Door, error) {
+	door, theirs, err := agent.NewDoor()
 	if err != nil {
 		return nil, err
 	}
 	defer theirs.Close()
 	stderr, output, err := os.Pipe() // the agent's, should it fail to start
 	if err != nil {
-		door.close()
+		door.Close()
 		return nil, err
 	}
 	defer stderr.Close()
@@ -123,7 +121,7 @@ func (d *Driver) boot(ctx context.Context, id string, root *image.Root, spec *co
 	err = d.runAt(ctx, d.stageOf(id, root, spec), theirs, output, args...)
 	output.Close()
 	if err != nil {
-		door.close()
+		door.Close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -194,7 +192,7 @@ func lastMessage(path string) string {
 
 // machine makes the handle on a sandbox that runs: the one named by known, or by the pid
 // file of a fresh one.
-func (d *Driver) machine(id string, door *door, known handle, memory cove.Bytes) (*machine, error) {
+func (d *Driver) machine(id string, door *agent.Door, known handle, memory cove.Bytes) (*machine, error) {
 	if known.PID == 0 {
 		content, err := os.ReadFile(d.pidFile(id))
 		if err != nil {
@@ -235,67 +233,11 @@ func (d *Driver) watch(id string) (*os.File, error) {
 	return d.cgroups.WatchOOM(id)
 }
 
-// readyTimeout bounds the time from the runtime's "it runs" to the agent's first answer.
-const readyTimeout = 30 * time.Second
-
 // ready returns when the agent answers.
 func (m *machine) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, errors.New("the guest agent did not answer in time"))
-	defer cancel()
-	conn, err := m.Dial(ctx)
-	if err != nil {
-		return fmt.Errorf("guest agent: %w", err)
-	}
-	defer conn.Close()
-	answered := make(chan error, 1)
-	go func() { // ends with conn
-		answered <- health(conn)
-	}()
-	select {
-	case err := <-answered:
-		if err != nil {
-			select { // a hang-up is the end of the sandbox, most of the time
-			case <-m.gone:
-				return fmt.Errorf("the sandbox ended at its start: %s", m.exit.Message)
-			case <-time.After(100 * time.Millisecond):
-			}
-			return fmt.Errorf("guest agent: %w", err)
-		}
-		return nil
-	case <-m.gone:
+	err := agent.Ready(ctx, m.Dial, m.gone)
+	if errors.Is(err, agent.ErrGone) {
 		return fmt.Errorf("the sandbox ended at its start: %s", m.exit.Message)
-	case <-ctx.Done():
-		return context.Cause(ctx)
 	}
-}
-
-// health asks the agent for a sign of life. The reply is read with a cap.
-func health(conn io.ReadWriter) error {
-	if _, err := conn.Write([]byte("GET /health HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n")); err != nil {
-		return err
-	}
-	response, err := http.ReadResponse(bufio.NewReaderSize(&cappedReader{conn, 16 << 10}, 1<<10), nil)
-	if err != nil {
-		return err
-	}
-	response.Body.Close()
-	if response.StatusCode/100 != 2 {
-		return fmt.Errorf("health is %s", response.Status)
-	}
-	return nil
-}
-
-// cappedReader ends after left bytes.
-type cappedReader struct {
-	r    io.Reader
-	left int
-}
-
-func (c *cappedReader) Read(p []byte) (int, error) {
-	if c.left == 0 {
-		return 0, errors.New("the reply is too long")
-	}
-	n, err := c.r.Read(p[:min(len(p), c.left)])
-	c.left -= n
-	return n, err
+	return err
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -22,7 +23,7 @@ import (
 type machine struct {
 	driver  *Driver
 	id      string
-	door    *door
+	door    *agent.Door
 	process *process.Process // its first process on the host: gVisor's kernel, or the agent
 	oom     *os.File         // see cgroup.Tree.WatchOOM
 	known   handle
@@ -59,7 +60,7 @@ func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
 	case <-m.gone:
 		return nil, cove.Gone
 	default:
-		return m.door.dial(ctx)
+		return m.door.Dial(ctx)
 	}
 }
 
@@ -79,7 +80,7 @@ func (m *machine) watchProcess() {
 		m.driver.log.Error("lost sight of a sandbox's process", "id", m.id, "error", err)
 	}
 	m.exit = m.reason()
-	m.door.close()
+	m.door.Close()
 	if m.oom != nil {
 		m.oom.Close() // ends watchMemory
 	}
@@ -124,7 +125,7 @@ func (m *machine) Destroy(ctx context.Context) error {
 	if m.destroyed {
 		return nil
 	}
-	m.door.close()
+	m.door.Close()
 	m.process.Kill()
 	select {
 	case <-m.gone:
@@ -144,5 +145,5 @@ func (m *machine) Destroy(ctx context.Context) error {
 func (m *machine) release() {
 	m.process.Close() // ends watchProcess, should the process be stuck
 	m.background.Wait()
-	m.door.close()
+	m.door.Close()
 }

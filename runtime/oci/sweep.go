@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
@@ -50,7 +51,7 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 	}
 	m, err := d.machine(id, door, known, 0)
 	if err != nil {
-		door.close()
+		door.Close()
 		return nil, err
 	}
 	if err := m.ready(ctx); err != nil {
@@ -61,8 +62,8 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 }
 
 // reach gives the agent of a running sandbox a new door.
-func (d *Driver) reach(ctx context.Context, id string) (*door, error) {
-	door, theirs, err := newDoor()
+func (d *Driver) reach(ctx context.Context, id string) (*agent.Door, error) {
+	door, theirs, err := agent.NewDoor()
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (d *Driver) reach(ctx context.Context, id string) (*door, error) {
 		args = append(args, "--detach", "--pid-file", pidFile)
 	}
 	if err := d.run(ctx, theirs, nil, append(args, id, bundle.AgentPath, "connect")...); err != nil {
-		door.close()
+		door.Close()
 		return nil, err
 	}
 	if d.kind == kindLinux {

@@ -52,6 +52,21 @@ func (p *Process) Wait() error {
 	})
 }
 
+// Alive reports whether the process has not ended.
+func (p *Process) Alive() bool {
+	raw, err := p.file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	alive := false
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(poll, 0)
+		alive = err == nil && n == 0 || err == unix.EINTR
+	})
+	return err == nil && alive
+}
+
 // Status reaps the process where it is our child, and says how it ended.
 func (p *Process) Status() (unix.WaitStatus, bool) {
 	var status unix.WaitStatus

@@ -1,4 +1,5 @@
-package oci
+// Package agent provides the host's ways to the guest agent of a sandbox on this host.
+package agent
 
 import (
 	"context"
@@ -13,22 +14,22 @@ import (
 	"github.com/covehq/cove"
 )
 
-// door is our end of the socket that is the agent's standard input. A connection is made
+// Door is our end of the socket that is the agent's standard input. A connection is made
 // by sending one end of a fresh socket pair through it: no path, no port and no helper
 // process, and it works in gVisor, whose kernel takes the descriptor in as its own.
-type door struct {
+type Door struct {
 	mu     sync.Mutex
 	conn   *net.UnixConn // nil: closed
 	closed bool
 }
 
-// newDoor returns a door and the end that goes to the agent, to be closed by the caller.
-func newDoor() (*door, *os.File, error) {
+// NewDoor returns a door and the end that goes to the agent, to be closed by the caller.
+func NewDoor() (*Door, *os.File, error) {
 	ours, theirs, err := socketPair()
 	if err != nil {
 		return nil, nil, err
 	}
-	return &door{conn: ours}, theirs, nil
+	return &Door{conn: ours}, theirs, nil
 }
 
 // socketPair returns a connected pair of stream sockets.
@@ -48,8 +49,8 @@ func socketPair() (*net.UnixConn, *os.File, error) {
 	return conn.(*net.UnixConn), theirs, nil
 }
 
-// dial sends the agent one end of a new connection and returns the other.
-func (d *door) dial(ctx context.Context) (net.Conn, error) {
+// Dial sends the agent one end of a new connection and returns the other.
+func (d *Door) Dial(ctx context.Context) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -83,8 +84,8 @@ func (d *door) dial(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
-// close makes every later dial fail with cove.Gone.
-func (d *door) close() {
+// Close makes every later Dial fail with cove.Gone.
+func (d *Door) Close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true

@@ -1,0 +1,88 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+// readyTimeout bounds the time from the runtime's "it runs" to the agent's first answer.
+const readyTimeout = 30 * time.Second
+
+// ErrGone is what Ready returns when the sandbox ended before its agent answered.
+var ErrGone = errors.New("the sandbox ended at its start")
+
+// Ready returns when the agent that dial leads to answers. A closed gone means that the
+// sandbox ended.
+func Ready(ctx context.Context, dial func(context.Context) (net.Conn, error), gone <-chan struct{}) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, errors.New("the guest agent did not answer in time"))
+	defer cancel()
+	conn, err := dial(ctx)
+	if err != nil {
+		return ended(fmt.Errorf("guest agent: %w", err), gone)
+	}
+	defer conn.Close()
+	answered := make(chan error, 1)
+	go func() { // ends with conn
+		answered <- health(conn)
+	}()
+	select {
+	case err := <-answered:
+		if err != nil {
+			return ended(fmt.Errorf("guest agent: %w", err), gone)
+		}
+		return nil
+	case <-gone:
+		return ErrGone
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// ended returns ErrGone in place of err where the sandbox has ended: that is what a hang-up
+// means, most of the time, and the end is seen a moment later.
+func ended(err error, gone <-chan struct{}) error {
+	select {
+	case <-gone:
+		return ErrGone
+	case <-time.After(100 * time.Millisecond):
+		return err
+	}
+}
+
+// health asks the agent for a sign of life. The reply is read with a cap.
+func health(conn io.ReadWriter) error {
+	if _, err := conn.Write([]byte("GET /health HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n")); err != nil {
+		return err
+	}
+	response, err := http.ReadResponse(bufio.NewReaderSize(&cappedReader{conn, 16 << 10}, 1<<10), nil)
+	if err != nil {
+		return err
+	}
+	response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("health is %s", response.Status)
+	}
+	return nil
+}
+
+// cappedReader ends after left bytes.
+type cappedReader struct {
+	r    io.Reader
+	left int
+}
+
+// Read implements io.Reader.
+func (c *cappedReader) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, errors.New("the reply is too long")
+	}
+	n, err := c.r.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
