@@ -25,6 +25,13 @@ type ImageConfig struct {
 	Volumes    []string `json:"volumes,omitempty" doc:"directories that are a tmpfs of their own"`
 }
 
+// ImagePull asks for an image to be fetched.
+type ImagePull struct {
+	Reference string     `json:"reference" doc:"as the image of a spec" example:"python:3.12"`
+	Platform  string     `json:"platform,omitempty" doc:"os/architecture[/variant]; default this host's" example:"linux/amd64"`
+	Pull      PullPolicy `json:"pull,omitempty" enum:"missing,always,never" doc:"default missing"`
+}
+
 // PullPolicy says when an image is fetched.
 type PullPolicy string
 

@@ -57,24 +57,6 @@ func (s *Store) List(ctx context.Context) ([]cove.Image, error) {
 	return list, ctx.Err()
 }
 
-// Inspect describes the images that a name, or a digest, leads to: one for each platform.
-// The error is cove.NotFound where there is none.
-func (s *Store) Inspect(ctx context.Context, ref string) ([]cove.Image, error) {
-	name, err := normal(ref)
-	if err != nil {
-		return nil, err
-	}
-	list, err := s.List(ctx)
-	if err != nil {
-		return nil, err
-	}
-	list = slices.DeleteFunc(list, func(image cove.Image) bool { return image.Reference != name && image.Digest != name })
-	if len(list) == 0 {
-		return nil, cove.Wrap(notHere(name), "image", name)
-	}
-	return list, nil
-}
-
 // normal returns a name in the form that the index has, and a digest as it is.
 func normal(ref string) (string, error) {
 	if isDigest(ref) {

@@ -42,18 +42,18 @@ func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sa
 		return nil, cove.Wrap(errClosed, "create", "")
 	}
 	defer h.tasks.Done()
-	asked := spec.Limits
+	asked := spec
 	spec.Runtime = cmp.Or(spec.Runtime, h.fallback)
 	spec = spec.WithDefaults()
-	s, err := h.create(ctx, &spec, asked, o.IdempotencyKey)
+	s, err := h.create(ctx, &spec, &asked, o.IdempotencyKey)
 	if err != nil {
 		return nil, h.wrap(err, "create", "")
 	}
 	return s, nil
 }
 
-// create makes a sandbox of a complete spec. asked are its limits without the defaults.
-func (h *Host) create(ctx context.Context, spec *cove.Spec, asked cove.Limits, key string) (*Sandbox, error) {
+// create makes a sandbox of a complete spec. asked is the spec without the defaults.
+func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, key string) (*Sandbox, error) {
 	var p problems
 	checkSpec(&p, spec)
 	if len(key) > 255 || !printable(key) {
@@ -62,7 +62,7 @@ func (h *Host) create(ctx context.Context, spec *cove.Spec, asked cove.Limits, k
 	digest := ""
 	if p.code != cove.Invalid { // what is valid can be written as JSON
 		var err error
-		if digest, err = fingerprint(spec); err != nil {
+		if digest, err = fingerprint(identity(spec, asked)); err != nil {
 			return nil, err
 		}
 	}
@@ -74,8 +74,11 @@ func (h *Host) create(ctx context.Context, spec *cove.Spec, asked cove.Limits, k
 			}
 			return s, err
 		}
-		order, err := h.admit(ctx, spec, asked, p)
+		order, err := h.admit(ctx, spec, asked.Limits, p)
 		if err != nil {
+			return nil, err
+		}
+		if order.Image, err = h.provide(ctx, order.on, &order.Spec, asked); err != nil {
 			return nil, err
 		}
 		order.IdempotencyKey, order.Fingerprint = key, digest

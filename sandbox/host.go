@@ -44,6 +44,8 @@ type Options struct {
 	MaxBoots int
 	// CreateTimeout bounds one create; 5 minutes if zero.
 	CreateTimeout time.Duration
+	// PullTimeout bounds the fetching of one image, before a create; 30 minutes if zero.
+	PullTimeout time.Duration
 	// Retain is how long an ended sandbox can still be inspected; 10 minutes if zero.
 	Retain time.Duration
 	// SweepInterval is the time between two searches for what nobody owns; 30 seconds
@@ -66,6 +68,7 @@ type Host struct {
 	most      int
 	retain    time.Duration
 	patience  time.Duration // for one create
+	pullTime  time.Duration // for one image
 	overdue   time.Duration // grace of a guest at a command's time-out
 	sweepTime time.Duration
 
@@ -126,6 +129,7 @@ func newHost(o Options) (*Host, error) {
 		most:      cmp.Or(o.MaxSandboxes, 1000),
 		retain:    cmp.Or(o.Retain, 10*time.Minute),
 		patience:  cmp.Or(o.CreateTimeout, 5*time.Minute),
+		pullTime:  cmp.Or(o.PullTimeout, defaultPullTime),
 		overdue:   defaultOverdue,
 		sweepTime: cmp.Or(o.SweepInterval, 30*time.Second),
 		events:    newEvents(),

@@ -78,7 +78,7 @@ func checkSpec(p *problems, s *cove.Spec) {
 	if !runtimePattern.MatchString(s.Runtime) {
 		p.invalid("write a runtime as driver or driver:variant, such as gvisor", "runtime %s is not a runtime name", quote(s.Runtime))
 	}
-	checkText(p, "image", s.Image, "use an image such as host or rootfs:DIR")
+	checkImage(p, s)
 	checkLimits(p, s.Limits)
 	if s.Network.Mode != cove.NetworkNone {
 		p.add(cove.NotSupported, "leave the network mode out, or use none, which is loopback only",

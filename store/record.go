@@ -19,6 +19,9 @@ type Record struct {
 	Controls  map[cove.Control]cove.Enforcement
 	Acquired  cove.Acquired
 
+	// Image is the digest of the image that it was made of, or "" for one without.
+	Image string
+
 	// Handle is what the driver finds the sandbox by. It is nil before the driver has
 	// made one, and again when nothing of the sandbox is left on the host.
 	Handle []byte

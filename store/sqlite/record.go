@@ -12,10 +12,10 @@ import (
 )
 
 const columns = `id, name, state, reason, message, runtime, isolation, acquired, spec, controls, handle,
-	created_at, expires_at, ended_at, idempotency_key, fingerprint`
+	created_at, expires_at, ended_at, idempotency_key, fingerprint, image`
 
 const putSQL = `INSERT OR REPLACE INTO sandboxes (` + columns + `)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, r store.Record) error {
@@ -30,7 +30,7 @@ func (s *Store) Put(ctx context.Context, r store.Record) error {
 	_, err = s.put.ExecContext(ctx,
 		r.ID, r.Spec.Name, r.State, r.Reason, r.Message, r.Spec.Runtime, r.Isolation, r.Acquired,
 		string(spec), string(controls), r.Handle,
-		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint)
+		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint, r.Image)
 	return cove.Wrap(classify(err), "put record", r.ID)
 }
 
@@ -74,7 +74,7 @@ func scan(rows *sql.Rows) (store.Record, error) {
 		expires, endedAt sql.NullInt64
 	)
 	err := rows.Scan(&r.ID, &name, &r.State, &r.Reason, &r.Message, &runtime, &r.Isolation, &r.Acquired,
-		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint)
+		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint, &r.Image)
 	if err != nil {
 		return r, err
 	}
