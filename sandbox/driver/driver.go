@@ -23,6 +23,10 @@ type Driver interface {
 	// the call, so everything that Create makes on the host can be derived from it.
 	// The spec is non-nil, validated and complete: no field is left to a default, and
 	// the driver does not modify it. On error, also when ctx ends, nothing is left behind.
+	//
+	// The Source of a bind mount is a bind.Path: it leads to a file or directory that was
+	// checked, and is valid until Create returns. bind.Mount shows it at a place of the
+	// driver's own.
 	Create(ctx context.Context, id string, spec *cove.Spec) (Machine, error)
 
 	// Attach finds the sandbox that an earlier process of ours created, by the handle
