@@ -28,6 +28,7 @@ type ImageConfig struct {
 // ImagePull asks for an image to be fetched.
 type ImagePull struct {
 	Reference string     `json:"reference" doc:"as the image of a spec" example:"python:3.12"`
+	Runtime   string     `json:"runtime,omitempty" doc:"for which it is; default the daemon's default" example:"gvisor"`
 	Platform  string     `json:"platform,omitempty" doc:"os/architecture[/variant]; default this host's" example:"linux/amd64"`
 	Pull      PullPolicy `json:"pull,omitempty" enum:"missing,always,never" doc:"default missing"`
 }

@@ -159,31 +159,38 @@ func (h *Host) keeper(ctx context.Context, name string) (driver.ImageKeeper, err
 	return keeper, nil
 }
 
-// PullImage makes sure that an image is here for a runtime, "" for the host's default, and
-// describes it. progress may be nil; it is called from one goroutine at a time and must
-// not block. The errors are those of Create for an image.
-func (h *Host) PullImage(ctx context.Context, runtime string, request cove.ImagePull, progress func(cove.PullProgress)) (*cove.Image, error) {
+// PullImage makes sure that an image is here and describes it. progress may be nil; it is
+// called from one goroutine at a time and must not block. The errors are those of Create
+// for an image.
+func (h *Host) PullImage(ctx context.Context, request cove.ImagePull, progress func(cove.PullProgress)) (*cove.Image, error) {
 	var image *cove.Image
-	err := h.withImages("pull image", request.Reference, func() error {
-		spec := cove.Spec{Runtime: runtime, Image: request.Reference, Platform: request.Platform, Pull: request.Pull}.WithDefaults()
-		var p problems
-		checkImage(&p, &spec)
-		if err := p.err("pull image"); err != nil {
-			return err
-		}
-		_, imager, err := h.images(ctx, runtime)
-		if err != nil {
-			return err
-		}
-		ctx, stop := h.pulling(ctx, request.Reference)
-		defer stop()
-		image, err = imager.Image(ctx, &spec, progress)
-		if err != nil {
-			return h.ended(ctx, err)
-		}
-		return nil
+	err := h.withImages("pull image", request.Reference, func() (err error) {
+		image, err = h.pullImage(ctx, request, progress)
+		return err
 	})
 	return image, err
+}
+
+func (h *Host) pullImage(ctx context.Context, request cove.ImagePull, progress func(cove.PullProgress)) (*cove.Image, error) {
+	spec := cove.Spec{Image: request.Reference, Platform: request.Platform, Pull: cmp.Or(request.Pull, cove.PullMissing)}
+	var p problems
+	checkImage(&p, &spec)
+	if err := p.err("pull image"); err != nil {
+		return nil, err
+	}
+	on, imager, err := h.images(ctx, request.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	spec.Runtime = on.name
+	spec = spec.WithDefaults()
+	ctx, stop := h.pulling(ctx, request.Reference)
+	defer stop()
+	image, err := imager.Image(ctx, &spec, progress)
+	if err != nil {
+		return nil, h.ended(ctx, err)
+	}
+	return image, nil
 }
 
 // checkImage notes what is wrong with what a spec says of its image.
@@ -230,7 +237,7 @@ func (h *Host) Image(ctx context.Context, runtime, reference, platform string) (
 			}
 		}
 		// People write a name in many ways, which its driver knows.
-		found, err = h.PullImage(ctx, runtime, cove.ImagePull{Reference: reference, Platform: platform, Pull: cove.PullNever}, nil)
+		found, err = h.pullImage(ctx, cove.ImagePull{Reference: reference, Runtime: runtime, Platform: platform, Pull: cove.PullNever}, nil)
 		return err
 	})
 	return found, err

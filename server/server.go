@@ -114,6 +114,7 @@ func (s *Server) register() {
 	s.registerTransfers()
 	s.registerWatch()
 	s.registerPorts()
+	s.registerImages()
 	s.registerRuntimes()
 	s.registerEvents()
 	s.registerHealth()

@@ -49,3 +49,8 @@ type TerminalMessage struct {
 	Exit   *cove.Exit         `json:"exit,omitempty" doc:"from the server: how the process ended; the last message"`
 	Error  *ErrorBody         `json:"error,omitempty" doc:"from the server: what broke; the last message"`
 }
+
+// Images is the reply of GET /v1/images and POST /v1/images/prune.
+type Images struct {
+	Images []cove.Image `json:"images"`
+}
