@@ -69,13 +69,21 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	if err != nil {
 		return nil, err
 	}
+	spec, binds, err := d.mountBinds(bundle, spec)
+	if err != nil {
+		return nil, err
+	}
 	if err := d.writeBundle(id, rootfs, root, spec); err != nil {
 		return nil, err
 	}
 	if err := d.cgroups.Make(id, d.resources(spec.Limits)); err != nil {
 		return nil, err
 	}
-	door, err := d.boot(ctx, id, root, spec)
+	stage, err := d.stageOf(id, root, binds, spec)
+	if err != nil {
+		return nil, err
+	}
+	door, err := d.boot(ctx, id, stage, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +113,7 @@ func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root,
 }
 
 // boot runs the sandbox and returns the door to its agent.
-func (d *Driver) boot(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (*agent.Door, error) {
+func (d *Driver) boot(ctx context.Context, id string, s stage, spec *cove.Spec) (*agent.Door, error) {
 	door, theirs, err := agent.NewDoor()
 	if err != nil {
 		return nil, err
@@ -118,7 +126,7 @@ func (d *Driver) boot(ctx context.Context, id string, root *image.Root, spec *co
 	}
 	defer stderr.Close()
 	args := append(d.globalFlags(id, spec), "run", "--detach", "--bundle", d.bundle(id), "--pid-file", d.pidFile(id), id)
-	err = d.runAt(ctx, d.stageOf(id, root, spec), theirs, output, args...)
+	err = d.runAt(ctx, s, theirs, output, args...)
 	output.Close()
 	if err != nil {
 		door.Close()

@@ -30,3 +30,18 @@ func (d *Driver) mountLower(dir string, root *image.Root) (string, error) {
 	}
 	return target, bundle.MountLower(target, root)
 }
+
+// mountBinds mounts what the spec shows of the host, and returns the spec that the runtime
+// program is to have. For an ordinary user the stage mounts the binds that it returns.
+func (d *Driver) mountBinds(dir string, spec *cove.Spec) (*cove.Spec, []bundle.Bind, error) {
+	placed, binds, err := bundle.PrepareBinds(dir, spec)
+	if err != nil || d.rootless {
+		return placed, binds, err
+	}
+	for _, b := range binds {
+		if err := b.Mount(); err != nil {
+			return nil, nil, err
+		}
+	}
+	return placed, nil, nil
+}

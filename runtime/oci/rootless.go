@@ -19,6 +19,7 @@ import (
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/runtime/internal/cgroup"
+	"github.com/covehq/cove/sandbox/driver/bind"
 )
 
 // An ordinary user runs gVisor in a user namespace that maps one id: the user's own, which
@@ -42,8 +43,10 @@ type stage struct {
 
 // stageMount is a mount in the stage's own mount namespace.
 type stageMount struct {
-	Lower  string `json:"lower,omitempty"` // of a read-only overlay, in its notation
-	FD     int    `json:"fd,omitempty"`    // or what to bind: a descriptor
+	Lower  string `json:"lower,omitempty"`  // of a read-only overlay, in its notation
+	Source string `json:"source,omitempty"` // or what to bind: a name, and what it has to lead to,
+	Device uint64 `json:"device,omitempty"` // since a descriptor of the daemon's is of another
+	Inode  uint64 `json:"inode,omitempty"`  // mount namespace, which the kernel binds nothing of
 	Target string `json:"target"`
 }
 
@@ -87,11 +90,32 @@ func (m stageMount) mount() error {
 		flags := uintptr(unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID)
 		return os.NewSyscallError("mount overlay", unix.Mount("cove", m.Target, "overlay", flags, "lowerdir="+m.Lower))
 	}
-	source := fmt.Sprintf("/proc/self/fd/%d", m.FD)
-	if err := unix.Mount(source, m.Target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return os.NewSyscallError("bind", err)
+	fd, err := unix.Openat2(unix.AT_FDCWD, m.Source, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return &os.PathError{Op: "open", Path: m.Source, Err: err}
 	}
-	return unix.Close(m.FD)
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: m.Source, Err: err}
+	}
+	if st.Dev != m.Device || st.Ino != m.Inode {
+		return fmt.Errorf("%s is not any more what was allowed", m.Source)
+	}
+	return os.NewSyscallError("bind", unix.Mount(fmt.Sprintf("/proc/self/fd/%d", fd), m.Target, "", unix.MS_BIND, ""))
+}
+
+// stageBind returns the stage's mount for a bind.
+func stageBind(b bundle.Bind) (stageMount, error) {
+	name, err := bind.Name(b.Source)
+	if err != nil {
+		return stageMount{}, err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(b.Source, &st); err != nil {
+		return stageMount{}, &os.PathError{Op: "stat", Path: b.Source, Err: err}
+	}
+	return stageMount{Source: name, Device: st.Dev, Inode: st.Ino, Target: b.Place}, nil
 }
 
 // keepTo binds this thread, and with it what it executes, to the first n of the processors
@@ -133,7 +157,7 @@ func (s stage) enter(cmd *exec.Cmd) error {
 }
 
 // stageOf returns what the stage has to do for a sandbox.
-func (d *Driver) stageOf(id string, root *image.Root, spec *cove.Spec) stage {
+func (d *Driver) stageOf(id string, root *image.Root, binds []bundle.Bind, spec *cove.Spec) (stage, error) {
 	s := stage{Cgroups: d.cgroups.Procs(id)}
 	if !d.cgroups.Has("cpu") {
 		s.CPUs = int(math.Ceil(spec.Limits.CPUs))
@@ -141,7 +165,14 @@ func (d *Driver) stageOf(id string, root *image.Root, spec *cove.Spec) stage {
 	if root.Over != "" {
 		s.Mounts = append(s.Mounts, stageMount{Lower: bundle.Lower(root), Target: filepath.Join(d.bundle(id), "rootfs")})
 	}
-	return s
+	for _, b := range binds {
+		m, err := stageBind(b)
+		if err != nil {
+			return stage{}, err
+		}
+		s.Mounts = append(s.Mounts, m)
+	}
+	return s, nil
 }
 
 // unprivileged fits a sandbox's configuration to a user namespace without root. gVisor's

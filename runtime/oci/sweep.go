@@ -140,7 +140,7 @@ func (d *Driver) clear(ctx context.Context, id string) error {
 			d.log.Debug("delete", "id", id, "error", err)
 		}
 	}
-	errs = append(errs, d.cgroups.Remove(ctx, id), bundle.UnmountRoot(d.bundle(id)))
+	errs = append(errs, d.cgroups.Remove(ctx, id), bundle.UnmountRoot(d.bundle(id)), bundle.UnmountBinds(d.bundle(id)))
 	for _, leftover := range d.leftovers(id) {
 		errs = append(errs, os.RemoveAll(leftover))
 	}

@@ -29,8 +29,15 @@ func (t Template) mounts(binds []image.Bind, spec *cove.Spec) []specs.Mount {
 			tmpfs("/workspace", min(inMemory, spec.Limits.Disk), "mode=0755", fmt.Sprintf("uid=%d", image.UserID), fmt.Sprintf("gid=%d", image.UserID)))
 	}
 	for _, mount := range spec.Mounts {
-		if mount.Type == cove.MountTmpfs {
+		switch mount.Type {
+		case cove.MountTmpfs:
 			mounts = append(mounts, tmpfs(mount.Target, cmp.Or(mount.Size, inMemory), "mode=1777"))
+		case cove.MountBind:
+			access := "rw"
+			if mount.ReadOnly {
+				access = "ro"
+			}
+			mounts = append(mounts, specs.Mount{Destination: mount.Target, Type: "bind", Source: mount.Source, Options: []string{"bind", access, "nosuid", "nodev"}})
 		}
 	}
 	return append(mounts,
