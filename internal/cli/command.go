@@ -214,15 +214,16 @@ func (p *program) resizer(tty bool, process *client.Process) func(context.Contex
 }
 
 // parse takes the command from the end of a command line. Flags end at the first
-// argument, so a -- that follows one is still there.
-func (c *command) parse(args []string, json bool) error {
+// argument, so a -- that follows one is still there. Where the command is optional, none
+// leaves argv empty.
+func (c *command) parse(args []string, json, optional bool) error {
 	if len(args) > 0 && args[0] == "--" {
 		args = args[1:]
 	}
 	switch {
-	case len(args) == 0:
+	case len(args) == 0 && !optional:
 		return usage("missing command", "write it after --, as in: -- python3 -c 'print(6*7)'")
-	case args[0] == "":
+	case len(args) > 0 && args[0] == "":
 		return usage("the command is empty", "write it after --")
 	case c.tty && json:
 		return usage("-t and --json exclude each other", "leave one of them out")

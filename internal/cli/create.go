@@ -34,6 +34,11 @@ func (p *program) create(ctx context.Context, spec cove.Spec) error {
 	if err != nil {
 		return err
 	}
+	if isTerminal(p.Stderr) && !p.json { // for the progress
+		if _, err := p.provide(ctx, c, &spec); err != nil {
+			return err
+		}
+	}
 	sandbox, err := c.Create(ctx, spec, client.CreateOptions{})
 	if err != nil {
 		return err

@@ -33,7 +33,7 @@ with -d what POST …/processes replies.`,
 			if len(args) == 0 {
 				return usage("missing ID", "as in: cove exec build -- make test")
 			}
-			if err := command.parse(args[1:], p.json); err != nil {
+			if err := command.parse(args[1:], p.json, false); err != nil {
 				return err
 			}
 			if detach && (command.interactive || command.tty) {

@@ -18,7 +18,7 @@ func (p *program) runVerb() *cobra.Command {
 		command command
 	)
 	cmd := &cobra.Command{
-		Use:   "run [flags] -- COMMAND [ARGUMENT…]",
+		Use:   "run [flags] [-- COMMAND [ARGUMENT…]]",
 		Short: "Run one command in a sandbox of its own",
 		Long: `Run one command in a sandbox of its own, which is gone when the command ends.
 
@@ -30,12 +30,15 @@ limits that. After --timeout (default 300s; with -t none) the command is killed.
 The exit code is the command's, 128+n when signal n ended it, 124 when it timed out,
 and 125 when Cove failed to run it.
 
+Without a command, runs the ENTRYPOINT and CMD of an image that has them; a command takes
+the place of both.
+
 With --json, prints what POST /v1/sandboxes/{id}/exec replies, when the command is done.`,
 		Example: `  cove run -- python3 -c 'print(6*7)'
   tar c src | cove run --memory 2g -- sh -c 'tar x && make -C src test'
   cove run -it -- bash`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := command.parse(args, p.json); err != nil {
+			if err := command.parse(args, p.json, isFetched(spec.Image)); err != nil {
 				return err
 			}
 			command.timeout = spec.Timeout
@@ -60,6 +63,15 @@ func (p *program) run(ctx context.Context, spec cove.Spec, c command) error {
 	daemon, err := p.connect(relay.Context)
 	if err != nil {
 		return interrupted(err, relay)
+	}
+	if len(c.argv) == 0 || isTerminal(p.Stderr) && !p.json { // for the progress
+		image, err := p.provide(relay.Context, daemon, &spec)
+		if err == nil && len(c.argv) == 0 {
+			c.argv, err = commandOf(image)
+		}
+		if err != nil {
+			return interrupted(err, relay)
+		}
 	}
 	lease := newLease(spec.TTL)
 	spec.TTL = lease.next()

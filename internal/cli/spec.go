@@ -11,7 +11,8 @@ import (
 // one. A flag that is not given leaves its field zero, so that the daemon's default holds.
 func specFlags(flags *pflag.FlagSet, spec *cove.Spec) {
 	flags.StringVar(&spec.Runtime, "runtime", "", "what isolates it, see cove runtime ls; default gvisor")
-	flags.StringVar(&spec.Image, "image", "", "root filesystem: host, rootfs:DIR or rootfs:TAR; default host")
+	flags.StringVar(&spec.Image, "image", "", "root filesystem: host, a name such as python:3.12, docker-archive:TAR, rootfs:DIR, see cove image; default host")
+	pullFlags(flags, &spec.Pull, &spec.Platform, "missing")
 	flags.StringVar(&spec.Name, "name", "", "a name to use in place of the id")
 	flags.Var(cpusFlag(&spec.Limits.CPUs), "cpus", "processors, as in 2 or 0.5; default 1")
 	flags.Var(bytesFlag(&spec.Limits.Memory), "memory", "memory without swap; default 512m")
@@ -32,7 +33,8 @@ func specFlags(flags *pflag.FlagSet, spec *cove.Spec) {
 // completeSpec offers values for the flags of specFlags that have a few.
 func (p *program) completeSpec(cmd *cobra.Command) {
 	must(cmd.RegisterFlagCompletionFunc("runtime", p.completeRuntimes))
-	must(cmd.RegisterFlagCompletionFunc("image", cobra.FixedCompletions([]string{"host", "rootfs:"}, cobra.ShellCompDirectiveNoSpace)))
+	must(cmd.RegisterFlagCompletionFunc("image", cobra.FixedCompletions([]string{"host", "rootfs:", "docker-archive:", "oci-archive:", "oci:", "docker-daemon:"}, cobra.ShellCompDirectiveNoSpace)))
+	completePull(cmd)
 	must(cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions([]string{string(cove.NetworkNone)}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
