@@ -1,0 +1,208 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/containerd/containerd/api/types"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/agent"
+	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/process"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+// Create implements driver.Driver.
+func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver.Machine, error) {
+	if !validID.MatchString(id) {
+		return nil, cove.Errorf(cove.Invalid, "create", id, "not a sandbox id", "")
+	}
+	root, err := d.options.Images.Resolve(ctx, spec.Image)
+	if err != nil {
+		return nil, err
+	}
+	// An engine that is stopped is to be found out before there is anything to clear.
+	if err := d.engine.ping(ctx); err != nil {
+		return nil, err
+	}
+	machine, err := d.create(ctx, id, spec, root)
+	if err == nil {
+		return machine, nil
+	}
+	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
+	defer cancel()
+	if failed := d.Remove(clean, id); failed != nil {
+		d.log.Error("a sandbox that did not come up was not removed whole", "id", id, "error", failed)
+	}
+	return nil, err
+}
+
+// removeTimeout bounds the removal of one sandbox.
+const removeTimeout = 30 * time.Second
+
+func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *image.Root) (*machine, error) {
+	dir := d.bundle(id)
+	for _, parent := range []string{filepath.Dir(dir), d.data, d.runscRoot()} {
+		if err := os.MkdirAll(parent, 0o700); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	spec, err := placeBinds(dir, spec)
+	if err != nil {
+		return nil, err
+	}
+	rootfs, err := d.prepareRoot(ctx, id, root, spec)
+	if err != nil {
+		return nil, err
+	}
+	config, err := d.config(id, root, spec)
+	if err != nil {
+		return nil, err
+	}
+	return d.boot(ctx, id, config, rootfs, spec)
+}
+
+// placeBinds mounts the sources of a spec's bind mounts at places in dir, and returns the
+// spec with those.
+func placeBinds(dir string, spec *cove.Spec) (*cove.Spec, error) {
+	placed, binds, err := bundle.PrepareBinds(dir, spec)
+	if err != nil {
+		return nil, err
+	}
+	for _, bind := range binds {
+		if err := bind.Mount(); err != nil {
+			return nil, err
+		}
+	}
+	return placed, nil
+}
+
+// prepareRoot makes the sandbox's root filesystem and returns the mounts by which the shim
+// puts it in its place. gVisor keeps what is written elsewhere.
+func (d *Driver) prepareRoot(ctx context.Context, id string, root *image.Root, spec *cove.Spec) ([]*types.Mount, error) {
+	dir := d.bundle(id)
+	if d.variant.kernel != bundle.GvisorKernel {
+		err := d.disks.MountRoot(ctx, dir, root, spec.Limits.Disk)
+		return []*types.Mount{{Type: "bind", Source: bundle.RootDir(dir), Options: []string{"rbind", "rw"}}}, err
+	}
+	if err := d.makeDisk(id, spec); err != nil {
+		return nil, err
+	}
+	source := root.Dir
+	if root.Over != "" {
+		source = bundle.RootDir(dir)
+		if err := os.Mkdir(source, 0o755); err != nil {
+			return nil, err
+		}
+		if err := bundle.MountLower(source, root); err != nil {
+			return nil, err
+		}
+	}
+	return []*types.Mount{{Type: "bind", Source: source, Options: []string{"rbind", "ro"}}}, nil
+}
+
+// config returns the sandbox's OCI configuration.
+func (d *Driver) config(id string, root *image.Root, spec *cove.Spec) (*specs.Spec, error) {
+	hosts, err := bundle.HostsFile(d.bundle(id), spec)
+	if err != nil {
+		return nil, err
+	}
+	return d.template().Config("rootfs", d.cgroups.Path(id), slices.Concat(root.Binds, hosts), spec)
+}
+
+func (d *Driver) template() bundle.Template {
+	return bundle.Template{Kernel: d.variant.kernel, Agent: d.options.Agent, Cgroups: bundle.Cgroups{
+		CPU: d.cgroups.Has("cpu"), Memory: d.cgroups.Has("memory"), Pids: d.cgroups.Has("pids"),
+		Swap: d.cgroups.LimitsSwap(), Unified: d.cgroups.Unified,
+	}}
+}
+
+// boot has the engine run the sandbox, and returns when its agent answers.
+func (d *Driver) boot(ctx context.Context, id string, config *specs.Spec, rootfs []*types.Mount, spec *cove.Spec) (*machine, error) {
+	var stdio *pipes
+	if d.variant.reach == byStdio {
+		var err error
+		if stdio, err = newPipes(d.bundle(id), "first"); err != nil {
+			return nil, err
+		}
+	}
+	m, err := d.bootWith(ctx, id, config, rootfs, stdio, spec)
+	if err != nil && stdio != nil {
+		_ = stdio.Close()
+	}
+	return m, err
+}
+
+func (d *Driver) bootWith(ctx context.Context, id string, config *specs.Spec, rootfs []*types.Mount, stdio *pipes, spec *cove.Spec) (*machine, error) {
+	pid, err := d.createTask(ctx, id, config, rootfs, stdio)
+	if err != nil {
+		return nil, fmt.Errorf("containerd did not make the sandbox: %w", err)
+	}
+	known := handle{Version: handleVersion, PID: pid, Boot: process.BootID(), Memory: spec.Limits.Memory}
+	m, err := d.machine(id, known)
+	if err != nil {
+		return nil, err
+	}
+	if err = d.startTask(ctx, id); err != nil {
+		err = fmt.Errorf("containerd did not start the sandbox: %w", err)
+	} else if m.link, err = d.link(ctx, m, stdio); err == nil {
+		err = m.ready(ctx)
+	}
+	if err != nil {
+		m.release()
+		return nil, err
+	}
+	return m, nil
+}
+
+// link is a way to the agent.
+type link interface {
+	// Dial opens a fresh stream.
+	Dial(ctx context.Context) (net.Conn, error)
+	// Close makes every later Dial fail.
+	Close()
+}
+
+// link returns the way to the agent of a sandbox that runs. stdio is the first process's, of
+// a fresh one that has any.
+func (d *Driver) link(ctx context.Context, m *machine, stdio *pipes) (link, error) {
+	switch d.variant.reach {
+	case bySocket:
+		return socketLink{agent.Socket{First: m.first}}, nil
+	case byDoor:
+		door, err := d.openDoor(ctx, m.id)
+		if err != nil { // a nil door is not a nil link
+			return nil, fmt.Errorf("guest agent: %w", err)
+		}
+		return door, nil
+	default:
+		return d.streams(m.id, stdio), nil
+	}
+}
+
+// socketLink is a link for which there is nothing to close.
+type socketLink struct{ agent.Socket }
+
+// Close implements link.
+func (socketLink) Close() {}
+
+// ready returns when the agent answers.
+func (m *machine) ready(ctx context.Context) error {
+	err := agent.Ready(ctx, m.Dial, m.gone)
+	if errors.Is(err, agent.ErrGone) {
+		return fmt.Errorf("the sandbox ended at its start: %s", m.exit.Message)
+	}
+	return err
+}

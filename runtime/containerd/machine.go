@@ -1,0 +1,219 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/process"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+// machine is one running sandbox. On the host's kernel and on gVisor's it is watched by its
+// first process on the host, so that it needs no engine once it runs.
+type machine struct {
+	driver *Driver
+	id     string
+	link   link
+	first  *process.Process // nil where the engine alone knows
+	oom    *os.File         // see cgroup.Tree.WatchOOM
+	known  handle
+
+	background sync.WaitGroup
+	stop       context.CancelFunc // ends watchTask
+	overLimit  atomic.Bool
+	gone       chan struct{}
+	exit       driver.Exit // set when gone is closed
+
+	mu        sync.Mutex
+	destroyed bool
+}
+
+// handle is what finds the sandbox after a restart of the daemon.
+type handle struct {
+	Version int        `json:"v"`
+	PID     int        `json:"pid"`
+	Started uint64     `json:"started"`
+	Boot    string     `json:"boot"`
+	Memory  cove.Bytes `json:"memory"`
+}
+
+const handleVersion = 1
+
+// machine makes the handle on a sandbox whose first process is there, and watches it.
+func (d *Driver) machine(id string, known handle) (*machine, error) {
+	ctx, stop := context.WithCancel(context.Background())
+	m := &machine{driver: d, id: id, known: known, stop: stop, gone: make(chan struct{})}
+	if d.variant.reach == byStdio {
+		m.background.Go(func() { m.watchTask(ctx) })
+		return m, nil
+	}
+	first, err := process.Open(known.PID, known.Started)
+	if err != nil {
+		stop()
+		return nil, fmt.Errorf("the sandbox ended at its start: %w", err)
+	}
+	m.first, m.known.Started = first, first.Started
+	if d.variant.kernel == bundle.SharedKernel { // gVisor's dies whole, and the counter tells
+		if m.oom, err = d.cgroups.WatchOOM(id); err != nil {
+			first.Close()
+			stop()
+			return nil, fmt.Errorf("memory watch: %w", err)
+		}
+	}
+	m.background.Go(m.watchProcess)
+	if m.oom != nil {
+		m.background.Go(m.watchMemory)
+	}
+	return m, nil
+}
+
+// Handle implements driver.Machine.
+func (m *machine) Handle() []byte {
+	data, _ := json.Marshal(m.known) // plain fields can't fail
+	return data
+}
+
+// Dial implements driver.Machine.
+func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
+	select {
+	case <-m.gone:
+		return nil, cove.Gone
+	default:
+	}
+	conn, err := m.link.Dial(ctx)
+	select { // the error of a link that broke with the sandbox
+	case <-m.gone:
+		if err != nil {
+			return nil, cove.Gone
+		}
+	default:
+	}
+	return conn, err
+}
+
+// Wait implements driver.Machine.
+func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {
+	select {
+	case <-m.gone:
+		return m.exit, nil
+	case <-ctx.Done():
+		return driver.Exit{}, ctx.Err()
+	}
+}
+
+// watchProcess waits for the end and finds out why, before anything is cleared.
+func (m *machine) watchProcess() {
+	if err := m.first.Wait(); err != nil && !errors.Is(err, os.ErrClosed) {
+		m.driver.log.Error("lost sight of a sandbox's process", "id", m.id, "error", err)
+	}
+	status, err := m.driver.waitTask(context.Background(), m.id, statusTimeout)
+	m.end(m.reason(status, err == nil))
+}
+
+// statusTimeout bounds the question how a sandbox ended: its end is to be known within 2 s,
+// also where the engine is stopped.
+const statusTimeout = 1500 * time.Millisecond
+
+// watchTask waits for the end as the engine tells it, through all of its restarts.
+func (m *machine) watchTask(ctx context.Context) {
+	const longest = time.Hour // of one call; an engine that hangs costs nothing meanwhile
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, time.Second) {
+		asked := time.Now()
+		status, err := m.driver.waitTask(ctx, m.id, longest)
+		if err == nil || errdefs.IsNotFound(err) || ctx.Err() != nil {
+			m.end(m.reason(status, err == nil))
+			return
+		}
+		if time.Since(asked) > time.Minute {
+			pause = 50 * time.Millisecond
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+}
+
+// end makes the end known. It is called once, by the watch.
+func (m *machine) end(exit driver.Exit) {
+	m.exit = exit
+	if m.oom != nil {
+		m.oom.Close() // ends watchMemory
+	}
+	close(m.gone)
+}
+
+func (m *machine) reason(status uint32, known bool) driver.Exit {
+	const signalled = 128 // what shims add to a signal's number
+	switch {
+	case m.overLimit.Load() || m.driver.cgroups.OOMKills(m.id) > 0:
+		return driver.Exit{Reason: cove.ReasonOOM, Message: fmt.Sprintf("out of memory: it used more than its limit of %s", m.known.Memory)}
+	case known && status > signalled && status < signalled+65:
+		return driver.Exit{Reason: cove.ReasonKilled, Message: "its first process was ended by " + unix.SignalName(unix.Signal(status-signalled))}
+	case known:
+		return driver.Exit{Reason: cove.ReasonExited, Message: fmt.Sprintf("its first process ended with code %d", status)}
+	}
+	return driver.Exit{Reason: cove.ReasonKilled, Message: "its first process was ended from outside"}
+}
+
+// watchMemory ends the sandbox when it breaches its memory limit, so that a breach means
+// the same on every runtime and is never half a sandbox.
+func (m *machine) watchMemory() {
+	if _, err := m.oom.Read(make([]byte, 8)); err != nil {
+		return // closed: the sandbox is gone
+	}
+	if _, err := os.Stat(m.driver.cgroups.Dirs(m.id)[0]); err != nil {
+		return // the event also comes when the group is removed
+	}
+	m.overLimit.Store(true)
+	m.first.Kill()
+}
+
+// Destroy implements driver.Machine.
+func (m *machine) Destroy(ctx context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.destroyed {
+		return nil
+	}
+	m.link.Close()
+	if m.first != nil { // also without the engine
+		m.first.Kill()
+		select {
+		case <-m.gone:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(5 * time.Second): // a process in uninterruptible sleep; the cgroup holds it
+		}
+	}
+	if err := m.driver.clear(ctx, m.id); err != nil {
+		return err
+	}
+	m.release()
+	m.destroyed = true
+	return nil
+}
+
+// release ends the background work of a machine that is dead or given up.
+func (m *machine) release() {
+	m.stop()
+	if m.first != nil {
+		m.first.Close() // ends watchProcess, should the process be stuck
+	}
+	m.background.Wait()
+	if m.link != nil {
+		m.link.Close()
+	}
+}

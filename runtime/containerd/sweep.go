@@ -1,0 +1,153 @@
+package containerd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/process"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+var (
+	_ driver.Driver  = (*Driver)(nil)
+	_ driver.Lister  = (*Driver)(nil)
+	_ driver.Machine = (*machine)(nil)
+)
+
+// Attach implements driver.Driver.
+func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
+	var known handle
+	if err := json.Unmarshal(data, &known); err != nil || !validID.MatchString(id) {
+		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
+	}
+	if known.Version != handleVersion {
+		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
+	}
+	if known.Boot != process.BootID() {
+		return nil, cove.NotFound
+	}
+	if err := d.running(ctx, id, known); err != nil {
+		return nil, err
+	}
+	m, err := d.machine(id, known)
+	if err != nil {
+		return nil, cove.NotFound
+	}
+	if m.link, err = d.link(ctx, m, nil); err == nil {
+		err = m.ready(ctx)
+	}
+	if err != nil {
+		m.release()
+		return nil, fmt.Errorf("the guest agent was not reached: %w", err)
+	}
+	return m, nil
+}
+
+// running returns nil for a sandbox that runs, and cove.NotFound for one that does not.
+func (d *Driver) running(ctx context.Context, id string, known handle) error {
+	if d.variant.reach == byStdio {
+		alive, err := d.taskRuns(ctx, id)
+		if err == nil && !alive || errdefs.IsNotFound(err) {
+			return cove.NotFound
+		}
+		return err
+	}
+	first, err := process.Open(known.PID, known.Started)
+	if err != nil { // dead, or another process has its pid by now
+		return cove.NotFound
+	}
+	return first.Close()
+}
+
+// List implements driver.Lister. What is on the host is listed also where the engine does
+// not answer, with its error.
+func (d *Driver) List(ctx context.Context) ([]string, error) {
+	ids := d.cgroups.List()
+	for _, dir := range []string{filepath.Join(d.state, "bundles"), d.data} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		for _, entry := range entries {
+			ids = append(ids, entry.Name())
+		}
+	}
+	if d.engine.installed() || len(ids) > 0 {
+		for _, list := range []func(context.Context) ([]string, error){d.containers, d.tasks} {
+			more, err := list(ctx)
+			if err != nil {
+				return nil, err
+			}
+			ids = append(ids, more...)
+		}
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !validID.MatchString(id) })
+	slices.Sort(ids)
+	return slices.Compact(ids), ctx.Err()
+}
+
+// Remove implements driver.Lister.
+func (d *Driver) Remove(ctx context.Context, id string) error {
+	if !validID.MatchString(id) {
+		return cove.Errorf(cove.Invalid, "remove", id, "not a sandbox id", "")
+	}
+	return d.clear(ctx, id)
+}
+
+// clear removes everything of a sandbox. The bundle goes last: as long as something is
+// left, List finds it. Without the engine its processes are ended, and the rest is left for
+// the next time.
+func (d *Driver) clear(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	err := d.removeTask(ctx, id)
+	if errors.Is(err, cove.Unavailable) && !d.engine.installed() && len(d.traces(id)) == 0 {
+		err = nil // there is no engine, and never was one that could have something
+	}
+	err = errors.Join(err, d.cgroups.Remove(ctx, id))
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(bundle.UnmountRoot(d.bundle(id)), bundle.UnmountBinds(d.bundle(id))); err != nil {
+		return err
+	}
+	if err := errors.Join(d.clearRunsc(id), os.RemoveAll(d.disk(id))); err != nil {
+		return err
+	}
+	return os.RemoveAll(d.bundle(id))
+}
+
+// traces are what of a sandbox is on the host.
+func (d *Driver) traces(id string) []string {
+	var found []string
+	for _, path := range append(d.cgroups.Dirs(id), d.bundle(id), d.disk(id)) {
+		if _, err := os.Lstat(path); err == nil {
+			found = append(found, path)
+		}
+	}
+	return found
+}
+
+// clearRunsc removes what gVisor keeps of a sandbox that was not deleted by its own program.
+func (d *Driver) clearRunsc(id string) error {
+	if d.variant.kernel != bundle.GvisorKernel {
+		return nil
+	}
+	var errs []error
+	entries, _ := os.ReadDir(filepath.Join(d.runscRoot(), namespace))
+	for _, entry := range entries {
+		if bundle.GvisorState(entry.Name(), d.container(id)) {
+			errs = append(errs, os.RemoveAll(filepath.Join(d.runscRoot(), namespace, entry.Name())))
+		}
+	}
+	return errors.Join(errs...)
+}
