@@ -324,7 +324,7 @@ func volumes(dir string, paths []string) ([]Volume, error) {
 	defer unix.Close(root)
 	var list []Volume
 	for _, path := range paths {
-		volume := Volume{Path: path, Mode: 0o755}
+		volume := Volume{Path: path, Mode: 0o1777} // who can't keep owners lets everybody write
 		fd, err := unix.Openat2(root, path, &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 		})
@@ -332,7 +332,9 @@ func volumes(dir string, paths []string) ([]Volume, error) {
 			var stat unix.Stat_t
 			err = unix.Fstat(fd, &stat)
 			unix.Close(fd)
-			volume.Mode, volume.UID, volume.GID = stat.Mode&0o1777, int(stat.Uid), int(stat.Gid)
+			if os.Geteuid() == 0 {
+				volume.Mode, volume.UID, volume.GID = stat.Mode&0o1777, int(stat.Uid), int(stat.Gid)
+			}
 		}
 		if err != nil {
 			return nil, fmt.Errorf("the image's volume %.100q: %w", path, err)

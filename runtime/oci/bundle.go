@@ -19,7 +19,7 @@ func (d *Driver) writeBundle(id, rootfs string, root *image.Root, spec *cove.Spe
 	if err != nil {
 		return err
 	}
-	config, err := d.config(id, rootfs, slices.Concat(root.Binds, hosts), spec)
+	config, err := d.config(id, rootfs, slices.Concat(root.Binds, hosts), root.Volumes, spec)
 	if err != nil {
 		return err
 	}
@@ -34,8 +34,10 @@ func (d *Driver) writeBundle(id, rootfs string, root *image.Root, spec *cove.Spe
 }
 
 // config maps a spec to OCI's configuration.
-func (d *Driver) config(id, rootfs string, binds []image.Bind, spec *cove.Spec) (*specs.Spec, error) {
-	return d.template().Config(rootfs, d.cgroups.Path(id), binds, spec)
+func (d *Driver) config(id, rootfs string, binds []image.Bind, volumes []image.Volume, spec *cove.Spec) (*specs.Spec, error) {
+	template := d.template()
+	template.Volumes = volumes
+	return template.Config(rootfs, d.cgroups.Path(id), binds, spec)
 }
 
 // resources maps limits to what the cgroup of a sandbox is set to.

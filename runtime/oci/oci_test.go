@@ -43,7 +43,7 @@ func configOf(t *testing.T, d *Driver, change func(*cove.Spec)) *specs.Spec {
 	if change != nil {
 		change(&spec)
 	}
-	config, err := d.config("x", "/rootfs", []image.Bind{{Source: "/usr", Target: "/usr"}}, &spec)
+	config, err := d.config("x", "/rootfs", []image.Bind{{Source: "/usr", Target: "/usr"}}, nil, &spec)
 	if err != nil {
 		t.Fatal(err)
 	}

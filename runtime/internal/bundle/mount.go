@@ -28,6 +28,7 @@ func (t Template) mounts(binds []image.Bind, spec *cove.Spec) []specs.Mount {
 			tmpfs("/tmp", min(inMemory, spec.Limits.Disk), "mode=1777"),
 			tmpfs("/workspace", min(inMemory, spec.Limits.Disk), "mode=0755", fmt.Sprintf("uid=%d", image.UserID), fmt.Sprintf("gid=%d", image.UserID)))
 	}
+	mounts = append(mounts, volumes(t.Volumes, spec)...)
 	for _, mount := range spec.Mounts {
 		switch mount.Type {
 		case cove.MountTmpfs:

@@ -39,6 +39,7 @@ type Template struct {
 	Kernel  Kernel
 	Agent   string // path of cove-agent, on the host
 	Cgroups Cgroups
+	Volumes []image.Volume // of the sandbox's image
 }
 
 // Config maps a spec to OCI's configuration, for a root filesystem at rootfs on the host,
