@@ -1,7 +1,6 @@
 package sandbox
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -31,8 +30,9 @@ type CreateOptions struct {
 }
 
 // Create makes a sandbox and returns it when it runs. Everything that is wrong with the
-// spec, for this host too, is in one error: cove.Invalid, or cove.NotSupported where only
-// the runtime is in the way. Other errors are cove.Unavailable for a runtime that can't
+// spec, for this host too, is in one error: cove.Invalid, else cove.Forbidden for what the
+// operator's policy does not allow, else cove.NotSupported where only the runtime is in
+// the way. Other errors are cove.Unavailable for a runtime that can't
 // run here, cove.Conflict for a name that a living sandbox has, and cove.Exhausted at the
 // limit of sandboxes.
 //
@@ -43,8 +43,7 @@ func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sa
 	}
 	defer h.tasks.Done()
 	asked := spec
-	spec.Runtime = cmp.Or(spec.Runtime, h.fallback)
-	spec = spec.WithDefaults()
+	spec = h.complete(asked)
 	s, err := h.create(ctx, &spec, &asked, o.IdempotencyKey)
 	if err != nil {
 		return nil, h.wrap(err, "create", "")
@@ -56,6 +55,9 @@ func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sa
 func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, key string) (*Sandbox, error) {
 	var p problems
 	checkSpec(&p, spec)
+	found := h.policy().Check(spec)
+	p.forbid(found)
+	h.audit("create", spec, found)
 	if len(key) > 255 || !printable(key) {
 		p.invalid("use a short random text as idempotency key", "the idempotency key has more than 255 bytes or control characters")
 	}
@@ -79,6 +81,10 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, key string) (
 			return nil, err
 		}
 		if order.Image, err = h.provide(ctx, order.on, &order.Spec, asked); err != nil {
+			return nil, err
+		}
+		p.forbid(h.policy().CheckUser(order.Spec.User)) // which may be the image's
+		if err := p.err("create"); err != nil {
 			return nil, err
 		}
 		order.IdempotencyKey, order.Fingerprint = key, digest
@@ -194,10 +200,14 @@ func (h *Host) reserve(o *order) (*Sandbox, error) {
 			Hint: "choose another name, or remove that sandbox",
 		}
 	}
-	if h.living.Load() >= int64(h.most) {
+	most := h.most
+	if policed := h.policy().Most(); policed > 0 {
+		most = min(most, policed)
+	}
+	if h.living.Load() >= int64(most) {
 		return nil, &cove.Error{
 			Code: cove.Exhausted,
-			Err:  fmt.Errorf("there are %d sandboxes, as many as this host may have", h.most),
+			Err:  fmt.Errorf("there are %d sandboxes, as many as this host may have", most),
 			Hint: "remove sandboxes that are not needed, or raise the host's limit",
 		}
 	}
@@ -267,6 +277,10 @@ func (s *Sandbox) make(ctx context.Context) error {
 
 func (s *Sandbox) steps(ctx context.Context) error {
 	h := s.host
+	ports, err := s.openPorts(ctx)
+	if err != nil {
+		return err
+	}
 	if err := h.store.Put(ctx, s.snapshot()); err != nil {
 		return err
 	}
@@ -281,6 +295,11 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	spec := s.record.Spec
 	s.mu.Unlock()
 	spec.Env, spec.Labels = maps.Clone(spec.Env), maps.Clone(spec.Labels)
+	release, err := h.sources(&spec)
+	if err != nil {
+		return err
+	}
+	defer release()
 
 	started := time.Now()
 	machine, err := s.runtime.driver.Create(ctx, s.id, &spec)
@@ -306,6 +325,7 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	if !h.spawn(s.watch) {
 		return errClosed
 	}
+	s.servePorts(ports)
 	h.log.Info("sandbox runs", "id", s.id, "name", s.name, "runtime", spec.Runtime, "boot", time.Since(started))
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/policy"
 	"github.com/covehq/cove/sandbox/driver"
 	"github.com/covehq/cove/store"
 )
@@ -34,6 +35,11 @@ type Options struct {
 	// Default is the runtime of a spec without one; cove.DefaultRuntime if empty. It
 	// is never replaced by another one because it can't run here.
 	Default string
+	// Policy returns what the operator allows at that moment; nil is nothing that reaches
+	// the host. It is called often, and concurrently.
+	Policy func() *policy.Policy
+	// Private are directories of the host that no sandbox is ever given: the daemon's.
+	Private []string
 	// Logger gets what operators need to know; slog.Default if nil.
 	Logger *slog.Logger
 
@@ -64,6 +70,8 @@ type Host struct {
 	openers   map[string]driver.Opener
 	fallback  string // the runtime of a spec without one
 	variants  []string
+	policy    func() *policy.Policy
+	private   []string
 	log       *slog.Logger
 	most      int
 	retain    time.Duration
@@ -125,6 +133,8 @@ func newHost(o Options) (*Host, error) {
 		openers:   o.Drivers,
 		fallback:  cmp.Or(o.Default, cove.DefaultRuntime),
 		variants:  o.Variants,
+		policy:    o.Policy,
+		private:   o.Private,
 		log:       cmp.Or(o.Logger, slog.Default()),
 		most:      cmp.Or(o.MaxSandboxes, 1000),
 		retain:    cmp.Or(o.Retain, 10*time.Minute),
@@ -140,6 +150,9 @@ func newHost(o Options) (*Host, error) {
 		names:     make(map[string]*Sandbox),
 		keys:      make(map[string]*Sandbox),
 		unwritten: make(map[string]struct{}),
+	}
+	if h.policy == nil {
+		h.policy = func() *policy.Policy { return nil }
 	}
 	h.ctx, h.stop = context.WithCancelCause(context.Background())
 	for _, name := range h.families() {

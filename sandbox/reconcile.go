@@ -123,6 +123,7 @@ func (h *Host) attach(ctx context.Context, s *Sandbox) {
 	s.scheduleLocked()
 	s.mu.Unlock()
 	h.spawn(s.watch)
+	s.reopenPorts(ctx)
 
 	// The first dial after a restart may be slow: take it before the first user does.
 	bounded, cancel := context.WithTimeout(ctx, attachTimeout)
@@ -190,6 +191,8 @@ func (h *Host) sweep(ctx context.Context) {
 			h.settle(s)
 		case absent:
 			h.attach(ctx, s)
+		default:
+			s.reopenPorts(ctx)
 		}
 	}
 	h.deleteUnwritten(ctx)

@@ -50,6 +50,8 @@ type Sandbox struct {
 	absence error          // why it could not be attached, so far
 	uses    int
 	lastUse time.Time
+
+	published *publication // nil without open ports
 }
 
 // newSandbox returns the live object for a record.
@@ -79,7 +81,7 @@ func (s *Sandbox) snapshot() store.Record {
 // Update changes the sandbox's leases and labels, and returns it as it is then. On error
 // nothing has changed.
 func (s *Sandbox) Update(ctx context.Context, u cove.SandboxUpdate) (cove.Sandbox, error) {
-	if err := checkUpdate(u); err != nil {
+	if err := s.checkUpdate(u); err != nil {
 		return cove.Sandbox{}, err
 	}
 	s.saving.Lock()
@@ -113,10 +115,11 @@ func (s *Sandbox) Update(ctx context.Context, u cove.SandboxUpdate) (cove.Sandbo
 	return s.record.View(), nil
 }
 
-func checkUpdate(u cove.SandboxUpdate) error {
+func (s *Sandbox) checkUpdate(u cove.SandboxUpdate) error {
 	var p problems
 	if u.TTL != nil {
 		checkDuration(&p, "ttl", *u.TTL)
+		p.forbid(s.host.policy().CheckTTL(*u.TTL))
 	}
 	if u.Idle != nil {
 		checkDuration(&p, "idle", *u.Idle)
@@ -274,6 +277,7 @@ func (s *Sandbox) clear(ctx context.Context) error {
 	s.mu.Lock()
 	machine, touched := s.machine, s.touched
 	s.mu.Unlock()
+	s.closePorts()
 	if !touched {
 		return nil
 	}

@@ -44,13 +44,14 @@ type problems struct {
 }
 
 // add notes a problem. The error's code is that of the first problem, except that
-// cove.Invalid takes precedence: such a request fails on every host.
+// cove.Invalid takes precedence, since such a request fails on every host, and after that
+// cove.Forbidden, since it would fail with every runtime.
 func (p *problems) add(code cove.Code, hint, format string, args ...any) {
 	p.texts.Add(fmt.Sprintf(format, args...))
 	if hint != "" && !slices.Contains(p.hints, hint) {
 		p.hints = append(p.hints, hint)
 	}
-	if p.code == "" || code == cove.Invalid {
+	if p.code == "" || code == cove.Invalid || code == cove.Forbidden && p.code != cove.Invalid {
 		p.code = code
 	}
 }
@@ -92,6 +93,7 @@ func checkSpec(p *problems, s *cove.Spec) {
 		p.invalid(absolute, "workdir %s is not absolute", quote(s.Workdir))
 	}
 	checkLabels(p, s.Labels)
+	checkLists(p, s)
 	checkDuration(p, "timeout", s.Timeout)
 	checkDuration(p, "ttl", s.TTL)
 	checkDuration(p, "idle", s.Idle)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/covehq/cove"
@@ -55,6 +56,7 @@ func (r Record) View() cove.Sandbox {
 		Spec:      r.Spec,
 	}
 	view.Spec.Env, view.Spec.Labels = maps.Clone(r.Spec.Env), maps.Clone(r.Spec.Labels)
+	view.Spec.Mounts, view.Spec.Ports = slices.Clone(r.Spec.Mounts), slices.Clone(r.Spec.Ports)
 	if !r.ExpiresAt.IsZero() {
 		expires := r.ExpiresAt.Truncate(time.Microsecond) // and without the monotonic clock
 		view.ExpiresAt = &expires

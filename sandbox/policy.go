@@ -1,0 +1,82 @@
+package sandbox
+
+import (
+	"errors"
+	"os"
+	"slices"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/policy"
+	"github.com/covehq/cove/sandbox/driver/bind"
+)
+
+// complete returns the spec with its defaults, as far as the operator's policy lets them
+// be, in the one form that drivers get.
+func (h *Host) complete(asked cove.Spec) cove.Spec {
+	spec := asked
+	if spec.Runtime == "" {
+		spec.Runtime = h.fallback
+	}
+	spec = spec.WithDefaults()
+	h.policy().Bound(&spec, asked)
+	return normal(spec)
+}
+
+// forbid notes what the operator's policy forbids, with the line of it that would allow
+// that.
+func (p *problems) forbid(found []policy.Violation) {
+	for _, violation := range found {
+		p.add(cove.Forbidden, violation.Hint, "%s", violation.Message)
+	}
+}
+
+// audit logs what was refused for the operator's policy: T08 asks for a trace of who tries
+// what.
+func (h *Host) audit(op string, spec *cove.Spec, found []policy.Violation) {
+	for _, violation := range found {
+		h.log.Warn("forbidden by the operator's policy", "op", op, "name", spec.Name, "runtime", spec.Runtime, "what", violation.Message)
+	}
+}
+
+// sources opens what the bind mounts of a spec show, and makes their paths those of the
+// descriptors, which a driver can rely on. The caller closes them when the driver has
+// made the sandbox. Everything that is wrong is in one error.
+func (h *Host) sources(spec *cove.Spec) (close func(), err error) {
+	var (
+		files []*os.File
+		p     problems
+	)
+	close = func() {
+		for _, file := range files {
+			_ = file.Close()
+		}
+	}
+	spec.Mounts = slices.Clone(spec.Mounts)
+	for i, mount := range spec.Mounts {
+		if mount.Type != cove.MountBind {
+			continue
+		}
+		allowed := h.policy().Mount(mount.Source)
+		rules := bind.Rules{Prefixes: []string{allowed.Path}, Never: h.private, Sockets: allowed.Sockets}
+		if allowed.Path == "" {
+			rules.Prefixes = nil // the policy has changed since it was asked
+		}
+		file, err := rules.Resolve(mount.Source)
+		var refusal *cove.Error
+		if errors.As(err, &refusal) {
+			p.add(refusal.Code, refusal.Hint, "%s can't be mounted: %s", mount.Source, reason(err))
+			continue
+		}
+		if err != nil {
+			close()
+			return nil, err
+		}
+		files = append(files, file)
+		spec.Mounts[i].Source = bind.Path(file)
+	}
+	if err := p.err("create"); err != nil {
+		close()
+		return nil, err
+	}
+	return close, nil
+}
