@@ -83,24 +83,33 @@ func (u *unpacker) whiteout(dir, base string) error {
 	return u.hide(parent, name)
 }
 
-// hide removes what layers below have under a name.
+// hide removes what layers below have under a name. A directory stays where the layer
+// itself has something in it, whether or not that has an entry for the directory too.
 func (u *unpacker) hide(parent int, name string) error {
 	inode, err := inodeOf(parent)
 	if err != nil {
 		return err
 	}
-	if _, ok := u.layer.made[u.layer.key(inode, name)]; !ok {
-		return removeAt(parent, name)
-	}
+	_, made := u.layer.made[u.layer.key(inode, name)]
 	dir, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ELOOP) {
-		return nil // this layer's own
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case errors.Is(err, unix.ENOTDIR) && made:
+		return nil
+	case errors.Is(err, unix.ENOTDIR):
+		return unix.Unlinkat(parent, name, 0)
+	case err != nil:
 		return err
 	}
 	defer unix.Close(dir)
-	return u.hideBelow(dir)
+	if err := u.hideBelow(dir); err != nil || made {
+		return err
+	}
+	if err := unix.Unlinkat(parent, name, unix.AT_REMOVEDIR); !errors.Is(err, unix.ENOTEMPTY) {
+		return err
+	}
+	return nil
 }
 
 // hideBelow removes what layers below have in a directory.

@@ -21,6 +21,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 )
 
 // world is a registry in memory, and what a test makes of its images.
@@ -244,4 +245,15 @@ func read(t *testing.T, root *Root, name string) string {
 		t.Error(err)
 	}
 	return string(data)
+}
+
+// xattrs returns the names of a file's extended attributes.
+func xattrs(t *testing.T, path string) string {
+	t.Helper()
+	names := make([]byte, 1024)
+	n, err := unix.Llistxattr(path, names)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(names[:n])
 }

@@ -368,7 +368,7 @@ func (p *program) removeImages(ctx context.Context, runtime string, references [
 			err = c.RemoveImage(ctx, runtime, reference)
 		}
 		if err != nil {
-			failures = append(failures, cove.Wrap(err, "remove image", reference))
+			failures = append(failures, err)
 			continue
 		}
 		removed = append(removed, image)

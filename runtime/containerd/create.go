@@ -71,7 +71,18 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	if err != nil {
 		return nil, err
 	}
-	return d.boot(ctx, id, config, rootfs, spec)
+	return d.boot(ctx, id, config, d.placeRoot(config, rootfs), spec)
+}
+
+// placeRoot says where the root filesystem is: to runc and gVisor by its path, and to other
+// shims by a mount, which they may pass on into a virtual machine.
+func (d *Driver) placeRoot(config *specs.Spec, rootfs string) []*types.Mount {
+	if d.variant.reach != byStdio {
+		config.Root.Path = rootfs
+		return nil
+	}
+	config.Root.Path = "rootfs"
+	return []*types.Mount{{Type: "bind", Source: rootfs, Options: []string{"rbind", "rw"}}}
 }
 
 // placeBinds mounts the sources of a spec's bind mounts at places in dir, and returns the
@@ -89,28 +100,21 @@ func placeBinds(dir string, spec *cove.Spec) (*cove.Spec, error) {
 	return placed, nil
 }
 
-// prepareRoot makes the sandbox's root filesystem and returns the mounts by which the shim
-// puts it in its place. gVisor keeps what is written elsewhere.
-func (d *Driver) prepareRoot(ctx context.Context, id string, root *image.Root, spec *cove.Spec) ([]*types.Mount, error) {
+// prepareRoot makes the sandbox's root filesystem and returns where it is. gVisor keeps what
+// is written elsewhere.
+func (d *Driver) prepareRoot(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (string, error) {
 	dir := d.bundle(id)
 	if d.variant.kernel != bundle.GvisorKernel {
-		err := d.disks.MountRoot(ctx, dir, root, spec.Limits.Disk)
-		return []*types.Mount{{Type: "bind", Source: bundle.RootDir(dir), Options: []string{"rbind", "rw"}}}, err
+		return bundle.RootDir(dir), d.disks.MountRoot(ctx, dir, root, spec.Limits.Disk)
 	}
-	if err := d.makeDisk(id, spec); err != nil {
-		return nil, err
+	if err := d.makeDisk(id, spec); err != nil || root.Over == "" {
+		return root.Dir, err
 	}
-	source := root.Dir
-	if root.Over != "" {
-		source = bundle.RootDir(dir)
-		if err := os.Mkdir(source, 0o755); err != nil {
-			return nil, err
-		}
-		if err := bundle.MountLower(source, root); err != nil {
-			return nil, err
-		}
+	target := bundle.RootDir(dir)
+	if err := os.Mkdir(target, 0o755); err != nil {
+		return "", err
 	}
-	return []*types.Mount{{Type: "bind", Source: source, Options: []string{"rbind", "ro"}}}, nil
+	return target, bundle.MountLower(target, root)
 }
 
 // config returns the sandbox's OCI configuration.
@@ -119,7 +123,7 @@ func (d *Driver) config(id string, root *image.Root, spec *cove.Spec) (*specs.Sp
 	if err != nil {
 		return nil, err
 	}
-	return d.template().Config("rootfs", d.cgroups.Path(id), slices.Concat(root.Binds, hosts), spec)
+	return d.template().Config("", d.cgroups.Path(id), slices.Concat(root.Binds, hosts), spec)
 }
 
 func (d *Driver) template() bundle.Template {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 
@@ -117,13 +118,33 @@ func (d *Driver) clear(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(bundle.UnmountRoot(d.bundle(id)), bundle.UnmountBinds(d.bundle(id))); err != nil {
+	if err := errors.Join(d.unmountShim(id), bundle.UnmountRoot(d.bundle(id)), bundle.UnmountBinds(d.bundle(id))); err != nil {
 		return err
 	}
 	if err := errors.Join(d.clearRunsc(id), os.RemoveAll(d.disk(id))); err != nil {
 		return err
 	}
 	return os.RemoveAll(d.bundle(id))
+}
+
+// unmountShim unmounts what a shim that was killed has left mounted: below the engine's
+// state, in a directory of the container's name.
+func (d *Driver) unmountShim(id string) error {
+	if d.variant.reach != byStdio {
+		return nil // placeRoot gave it nothing to mount
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for line := range strings.Lines(string(mounts)) {
+		fields := strings.Fields(line)
+		if len(fields) > 4 && strings.HasSuffix(fields[4], "/"+namespace+"/"+d.container(id)+"/rootfs") {
+			errs = append(errs, bundle.UnmountAll(fields[4]))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // traces are what of a sandbox is on the host.
