@@ -22,12 +22,29 @@ func Connect(dir string, stdin, stdout *os.File) error {
 	return bridge(dir, stdin, stdout)
 }
 
+// patience bounds how long the agent is waited for.
+const patience = 10 * time.Second
+
+// reach connects to a socket of the agent's. An engine may start us as soon as it has started
+// the agent, which then has no sockets yet.
+func reach(path string) (net.Conn, error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		c, err := net.DialTimeout("unix", path, patience)
+		early := errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ECONNREFUSED)
+		if err != nil && (!early || time.Now().After(deadline)) {
+			return nil, fmt.Errorf("reach the agent: %w", err)
+		}
+		if err == nil {
+			return c, nil
+		}
+	}
+}
+
 // handOver gives the agent a door, and returns when it has taken it.
 func handOver(dir string, door *os.File) error {
-	const patience = 10 * time.Second
-	c, err := net.DialTimeout("unix", filepath.Join(dir, doorSocket), patience)
+	c, err := reach(filepath.Join(dir, doorSocket))
 	if err != nil {
-		return fmt.Errorf("reach the agent: %w", err)
+		return err
 	}
 	defer c.Close()
 	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
@@ -45,9 +62,9 @@ func handOver(dir string, door *os.File) error {
 
 // bridge copies both ways and passes half-closes on.
 func bridge(dir string, stdin io.Reader, stdout io.Writer) error {
-	c, err := net.Dial("unix", filepath.Join(dir, connSocket))
+	c, err := reach(filepath.Join(dir, connSocket))
 	if err != nil {
-		return fmt.Errorf("reach the agent: %w", err)
+		return err
 	}
 	defer c.Close()
 	go func() { // ends with the process: a read of stdin can't be interrupted

@@ -179,6 +179,12 @@ func processes(id string) ([]int, error) {
 	return pids, nil
 }
 
+// inGroup reports whether a process is in a cgroup that names id.
+func inGroup(pid int, id string) bool {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	return err == nil && bytes.Contains(content, []byte(id))
+}
+
 // zombie reports whether a process has ended and waits for its parent.
 func zombie(pid int) bool {
 	state, _ := stateOf(pid)
