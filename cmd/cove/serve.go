@@ -12,6 +12,7 @@ import (
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/internal/cli"
 	"github.com/covehq/cove/internal/daemon"
+	"github.com/covehq/cove/policy"
 	"github.com/covehq/cove/runtime/oci"
 	"github.com/covehq/cove/sandbox"
 	"github.com/covehq/cove/server"
@@ -68,8 +69,13 @@ func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sand
 	if err != nil {
 		return nil, err
 	}
+	operator, err := policy.Open(o.Policy, o.PolicyOptional, o.Logger)
+	if err != nil {
+		return nil, err
+	}
 	return sandbox.Open(ctx, sandbox.Options{
 		Store: records, Drivers: drivers, Default: o.DefaultRuntime, MaxSandboxes: o.MaxSandboxes, Logger: o.Logger,
+		Policy: operator.Policy, Private: []string{o.Dirs.State, o.Dirs.Data},
 	})
 }
 

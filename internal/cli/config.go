@@ -22,6 +22,7 @@ type settings struct {
 	LogFormat      string `yaml:"log_format"`
 	LogLevel       string `yaml:"log_level"`
 	MaxSandboxes   string `yaml:"max_sandboxes"`
+	Policy         string `yaml:"policy"`
 }
 
 // sources lists where the value of a flag comes from when it is not given.
@@ -35,6 +36,7 @@ func (s settings) sources() []source {
 		{"log-format", "COVE_LOG_FORMAT", "log_format", s.LogFormat},
 		{"log-level", "COVE_LOG_LEVEL", "log_level", s.LogLevel},
 		{"max-sandboxes", "COVE_MAX_SANDBOXES", "max_sandboxes", s.MaxSandboxes},
+		{"policy", "COVE_POLICY", "policy", s.Policy},
 	}
 }
 

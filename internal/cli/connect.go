@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"syscall"
 	"time"
@@ -77,6 +78,12 @@ func (p *program) starter(dirs daemon.Dirs) (daemon.Starter, error) {
 	}
 	if p.config != "" {
 		args = append(args, "--config", p.config)
+	}
+	if policy := os.Getenv("COVE_POLICY"); policy != "" {
+		if policy, err = filepath.Abs(policy); err != nil { // the daemon runs elsewhere
+			return daemon.Starter{}, err
+		}
+		args = append(args, "--policy", policy)
 	}
 	return daemon.Starter{Dirs: dirs, Args: args, Env: daemon.Environment(os.Environ())}, nil
 }

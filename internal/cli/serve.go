@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -23,6 +25,8 @@ type ServeOptions struct {
 	DefaultRuntime string        // "": Cove's own default
 	MaxSandboxes   int           // 0: the host's default, 1000
 	IdleExit       time.Duration // leave after this long without use; 0: never
+	Policy         string        // file of the operator's policy
+	PolicyOptional bool          // nobody named that file: it may be missing
 	Logger         *slog.Logger
 	Ready          func() error // to be called once requests are answered
 }
@@ -32,6 +36,7 @@ type serveFlags struct {
 	idleExit       cove.Duration
 	defaultRuntime string
 	maxSandboxes   int
+	policy         string
 	logFormat      logFormat
 	logLevel       slog.LevelVar
 	logFile        string
@@ -66,6 +71,7 @@ With --json, writes its log as JSON.`,
 	flags.Var(durationFlag(&o.idleExit), "idle-exit", "leave after this time without requests and sandboxes; default never")
 	flags.StringVar(&o.defaultRuntime, "default-runtime", "", "runtime of sandboxes that ask for none; default gvisor")
 	flags.Var(countFlag(&o.maxSandboxes), "max-sandboxes", "most sandboxes at a time; default 1000")
+	flags.StringVar(&o.policy, "policy", "", "file that says what sandboxes may be given of this machine, read again when it changes; default policy.yaml of the data directory, else /etc/cove/policy.yaml")
 	flags.Var(&o.logFormat, "log-format", "text or json")
 	flags.Var(levelFlag{&o.logLevel}, "log-level", "debug, info, warn or error")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file, which is set aside at 8MiB; default standard error")
@@ -103,10 +109,31 @@ func (p *program) serve(ctx context.Context, o *serveFlags) error {
 	if o.idleExit == cove.Never {
 		idle = 0
 	}
+	policy, optional, err := policyFile(o.policy, dirs)
+	if err != nil {
+		return err
+	}
 	return p.Serve(ctx, ServeOptions{
+		Policy: policy, PolicyOptional: optional,
 		Dirs: dirs, DefaultRuntime: o.defaultRuntime, MaxSandboxes: o.maxSandboxes, IdleExit: idle,
 		Logger: slog.New(o.handler(to, p.json)), Ready: ready,
 	})
+}
+
+// policyFile returns the file of the operator's policy: the one that was asked for, else
+// the first that is there, else the one that may appear.
+func policyFile(asked string, dirs daemon.Dirs) (path string, optional bool, err error) {
+	if asked != "" {
+		path, err = filepath.Abs(asked)
+		return path, false, err
+	}
+	own := filepath.Join(dirs.Data, "policy.yaml")
+	for _, path := range []string{own, "/etc/cove/policy.yaml"} {
+		if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+			return path, true, nil
+		}
+	}
+	return own, true, nil
 }
 
 func (o *serveFlags) handler(to io.Writer, json bool) slog.Handler {

@@ -27,6 +27,7 @@ func specFlags(flags *pflag.FlagSet, spec *cove.Spec) {
 	flags.StringVarP(&spec.Workdir, "workdir", "w", "", "directory that commands run in; default /workspace")
 	flags.BoolVar(&spec.ReadOnly, "read-only", false, "make its root filesystem read-only, but for /tmp and /workspace")
 	flags.Var(labels{&spec.Labels}, "label", "label to find it by (repeatable)")
+	optionFlags(flags, spec)
 	flags.BoolVar(&spec.BestEffort, "best-effort", false, "accept limits that this machine can't fully enforce")
 }
 
@@ -35,6 +36,7 @@ func (p *program) completeSpec(cmd *cobra.Command) {
 	must(cmd.RegisterFlagCompletionFunc("runtime", p.completeRuntimes))
 	must(cmd.RegisterFlagCompletionFunc("image", cobra.FixedCompletions([]string{"host", "rootfs:", "docker-archive:", "oci-archive:", "oci:", "docker-daemon:"}, cobra.ShellCompDirectiveNoSpace)))
 	completePull(cmd)
+	completeOptions(cmd)
 	must(cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions([]string{string(cove.NetworkNone)}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
