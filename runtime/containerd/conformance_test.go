@@ -89,6 +89,9 @@ func TestConformance(t *testing.T) {
 				StateDirs: []string{r.Dir},
 				Census:    func() map[string]int { return census(t, d.(*Driver)) },
 			})
+			if err := Release(Options{StateDir: filepath.Join(r.Dir, "state")}); err != nil {
+				t.Error(err)
+			}
 			if left := mountsBelow(r.Dir); len(left) > 0 {
 				t.Errorf("mounted after all: %v, want nothing", left)
 			}

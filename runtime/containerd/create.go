@@ -123,7 +123,9 @@ func (d *Driver) config(id string, root *image.Root, spec *cove.Spec) (*specs.Sp
 	if err != nil {
 		return nil, err
 	}
-	return d.template().Config("", d.cgroups.Path(id), slices.Concat(root.Binds, hosts), spec)
+	template := d.template()
+	template.Volumes = root.Volumes
+	return template.Config("", d.cgroups.Path(id), slices.Concat(root.Binds, hosts), spec)
 }
 
 func (d *Driver) template() bundle.Template {
@@ -145,6 +147,9 @@ func (d *Driver) boot(ctx context.Context, id string, config *specs.Spec, rootfs
 	m, err := d.bootWith(ctx, id, config, rootfs, stdio, spec)
 	if err != nil && stdio != nil {
 		_ = stdio.Close()
+		if said := stdio.said.String(); said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
 	}
 	return m, err
 }

@@ -2,9 +2,12 @@ package containerd
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,20 +16,26 @@ import (
 // pipes are two named pipes that the engine's shim connects to the streams of a process. At
 // our ends they are one connection.
 type pipes struct {
-	stdinPath, stdoutPath string
-	in                    *os.File // what the process writes
-	out                   *os.File // what it reads
+	stdinPath, stdoutPath, stderrPath string
+
+	in   *os.File // what the process writes
+	out  *os.File // what it reads
+	errs *os.File // what it complains of
+	said tail
+
+	drained sync.WaitGroup
+	once    sync.Once
 }
 
 // newPipes makes pipes in dir. Their names go with Close.
 func newPipes(dir, name string) (_ *pipes, err error) {
-	p := &pipes{stdinPath: filepath.Join(dir, name+".in"), stdoutPath: filepath.Join(dir, name+".out")}
+	p := &pipes{stdinPath: filepath.Join(dir, name+".in"), stdoutPath: filepath.Join(dir, name+".out"), stderrPath: filepath.Join(dir, name+".err")}
 	defer func() {
 		if err != nil {
 			p.Close()
 		}
 	}()
-	for _, path := range []string{p.stdinPath, p.stdoutPath} {
+	for _, path := range p.paths() {
 		if err := unix.Mkfifo(path, 0o600); err != nil {
 			return nil, &os.PathError{Op: "mkfifo", Path: path, Err: err}
 		}
@@ -36,8 +45,41 @@ func newPipes(dir, name string) (_ *pipes, err error) {
 	if p.out, err = os.OpenFile(p.stdinPath, os.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
 		return nil, err
 	}
-	p.in, err = os.OpenFile(p.stdoutPath, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	return p, err
+	if p.in, err = os.OpenFile(p.stdoutPath, os.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
+		return nil, err
+	}
+	// Shims want a place for complaints too. They are read, for the process not to block.
+	if p.errs, err = os.OpenFile(p.stderrPath, os.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
+		return nil, err
+	}
+	p.drained.Go(func() { _, _ = io.Copy(&p.said, p.errs) })
+	return p, nil
+}
+
+func (p *pipes) paths() []string { return []string{p.stdinPath, p.stdoutPath, p.stderrPath} }
+
+// tail keeps the last of what is written.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+const longestTail = 1 << 10
+
+// Write implements io.Writer.
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p...)
+	t.text = t.text[max(0, len(t.text)-longestTail):]
+	return len(p), nil
+}
+
+// String returns what was kept, as text for people.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.TrimSpace(strings.ToValidUTF8(string(t.text), "?"))
 }
 
 // Read reads what the process wrote.
@@ -46,19 +88,22 @@ func (p *pipes) Read(b []byte) (int, error) { return p.in.Read(b) }
 // Write writes what the process reads.
 func (p *pipes) Write(b []byte) (int, error) { return p.out.Write(b) }
 
-// Close closes both, and removes their names.
+// Close closes them, and removes their names.
 func (p *pipes) Close() error {
 	var errs []error
-	for _, file := range []*os.File{p.in, p.out} {
-		if file != nil {
-			errs = append(errs, file.Close())
+	p.once.Do(func() {
+		for _, file := range []*os.File{p.in, p.out, p.errs} {
+			if file != nil {
+				errs = append(errs, file.Close())
+			}
 		}
-	}
-	for _, path := range []string{p.stdinPath, p.stdoutPath} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-			errs = append(errs, err)
+		p.drained.Wait()
+		for _, path := range p.paths() {
+			if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = append(errs, err)
+			}
 		}
-	}
+	})
 	return errors.Join(errs...)
 }
 

@@ -60,7 +60,9 @@ func (d *Driver) createTask(ctx context.Context, id string, config *specs.Spec, 
 		return 0, err
 	}
 	pid := 0
-	err = d.engine.call(ctx, func(ctx context.Context, client *containerd.Client) error {
+	// The engine goes on with what it was told last when the one who told it hangs up. So it
+	// is waited for, and what it made removed after.
+	err = d.engine.call(context.WithoutCancel(ctx), func(ctx context.Context, client *containerd.Client) error {
 		if _, err := client.ContainerService().Create(ctx, record); err != nil {
 			return fmt.Errorf("container: %w", err)
 		}
@@ -69,12 +71,15 @@ func (d *Driver) createTask(ctx context.Context, id string, config *specs.Spec, 
 			request.Options = &anypb.Any{TypeUrl: record.Runtime.Options.GetTypeUrl(), Value: record.Runtime.Options.GetValue()}
 		}
 		if pipes != nil {
-			request.Stdin, request.Stdout = pipes.stdinPath, pipes.stdoutPath
+			request.Stdin, request.Stdout, request.Stderr = pipes.stdinPath, pipes.stdoutPath, pipes.stderrPath
 		}
 		response, err := client.TaskService().Create(ctx, request)
 		pid = int(response.GetPid())
 		return err
 	})
+	if err == nil && ctx.Err() != nil {
+		err = ctx.Err()
+	}
 	if err == nil && pid < 2 {
 		err = fmt.Errorf("containerd says that the sandbox's process is %d", pid)
 	}
@@ -82,7 +87,7 @@ func (d *Driver) createTask(ctx context.Context, id string, config *specs.Spec, 
 }
 
 func (d *Driver) startTask(ctx context.Context, id string) error {
-	return d.engine.call(ctx, func(ctx context.Context, client *containerd.Client) error {
+	return d.engine.call(context.WithoutCancel(ctx), func(ctx context.Context, client *containerd.Client) error {
 		_, err := client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: d.container(id)})
 		return err
 	})
@@ -99,7 +104,8 @@ func (d *Driver) execTask(ctx context.Context, id, name string, args []string, p
 		return err
 	}
 	return d.engine.call(ctx, func(ctx context.Context, client *containerd.Client) error {
-		request := &tasks.ExecProcessRequest{ContainerID: d.container(id), ExecID: name, Spec: spec, Stdin: pipes.stdinPath, Stdout: pipes.stdoutPath}
+		request := &tasks.ExecProcessRequest{ContainerID: d.container(id), ExecID: name, Spec: spec,
+			Stdin: pipes.stdinPath, Stdout: pipes.stdoutPath, Stderr: pipes.stderrPath}
 		if _, err := client.TaskService().Exec(ctx, request); err != nil {
 			return err
 		}
