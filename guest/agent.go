@@ -22,6 +22,7 @@ import (
 	"github.com/covehq/cove/guest/file"
 	"github.com/covehq/cove/guest/process"
 	"github.com/covehq/cove/guest/watch"
+	"github.com/covehq/cove/guest/wire"
 	"github.com/covehq/cove/guest/wire/gen/filesystem/filesystemconnect"
 	"github.com/covehq/cove/guest/wire/gen/guest/guestconnect"
 	"github.com/covehq/cove/guest/wire/gen/process/processconnect"
@@ -86,7 +87,8 @@ func New(o Options) *Agent {
 		ReadHeaderTimeout: time.Minute,
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          a.log,
-		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		// One stream that nobody reads must not stop the others of its connection.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 8 << 20},
 	}
 	return a
 }
@@ -167,6 +169,7 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc("GET /cove/archive", reply(files.Archive))
 	mux.HandleFunc("PUT /cove/archive", reply(files.Extract))
 	mux.HandleFunc("POST /cove/dial", reply(a.serveDial))
+	mux.HandleFunc("POST "+wire.TunnelPath, reply(a.serveTunnel))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /metrics", newMeter().serve)
 	mux.HandleFunc("GET /envs", a.serveEnvs)

@@ -21,6 +21,10 @@ const (
 	ResultOK = "ok"
 	// StreamProtocol is what a connection is upgraded to when it becomes a raw stream.
 	StreamProtocol = "cove-stream"
+	// TunnelPath is where a request over HTTP/2 becomes a connection of its own to the agent:
+	// its body one way, and the other way its reply, in pieces with their length before them
+	// in four bytes, big-endian. A piece of length 0 half-closes that way.
+	TunnelPath = "/cove/tunnel"
 )
 
 // codes is the table between our codes, Connect's and HTTP statuses. Where one side has
