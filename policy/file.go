@@ -82,9 +82,8 @@ func (p *Policy) tidy() error {
 // File is a policy that is read again when its file changes. Its methods may be called
 // concurrently.
 type File struct {
-	path     string
-	optional bool
-	log      *slog.Logger
+	path string
+	log  *slog.Logger
 
 	mu     sync.Mutex
 	seen   version
@@ -103,7 +102,7 @@ type version struct {
 // A file that others than root and this user may write is an error: it would be their
 // policy.
 func Open(path string, optional bool, log *slog.Logger) (*File, error) {
-	f := &File{path: path, optional: optional, log: log}
+	f := &File{path: path, log: log, policy: &Policy{path: path}}
 	policy, seen, err := f.read()
 	if errors.Is(err, fs.ErrNotExist) && optional {
 		return f, nil
@@ -115,11 +114,8 @@ func Open(path string, optional bool, log *slog.Logger) (*File, error) {
 	return f, nil
 }
 
-// Path returns where the file is, or would be.
-func (f *File) Path() string { return f.path }
-
 // Policy returns what holds now: the file's content, or that of the last good one when it
-// is broken or gone, which is logged once. It is nil as long as there was none.
+// is broken or gone, which is logged once. As long as there was none, it is an empty one.
 func (f *File) Policy() *Policy {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -64,64 +64,71 @@ type Limits struct {
 // Violation is one part of a spec that the policy forbids.
 type Violation struct {
 	Message string
-	Hint    string // the line of the policy that would allow it
+	Line    string // of the policy, that would allow it
 }
 
-// violations collects, for a policy that may be nil.
-type violations struct {
-	policy *Policy
-	found  []Violation
-}
+// violations collects them.
+type violations []Violation
 
 func (v *violations) add(message, line string) {
-	v.found = append(v.found, Violation{message, v.policy.allow(line)})
+	*v = append(*v, Violation{message, line})
 }
 
-// allow says which line of which file would allow something.
-func (p *Policy) allow(line string) string {
+// Hint says in which file the lines of violations would have to be.
+func (p *Policy) Hint(found []Violation) string {
+	lines := make([]string, len(found))
+	for i, violation := range found {
+		lines[i] = violation.Line
+	}
 	where := "the policy file of cove serve --policy"
 	if p != nil && p.path != "" {
 		where = p.path
 	}
-	return "the operator allows it with " + line + " in " + where
+	return "the operator allows it with " + strings.Join(lines, ", ") + " in " + where
 }
 
 // Check returns what the policy forbids of a complete spec.
 func (p *Policy) Check(spec *cove.Spec) []Violation {
-	v := &violations{policy: p}
 	if p == nil {
 		p = new(Policy)
 	}
+	v := new(violations)
 	v.contents(p, spec)
 	v.mounts(p, spec.Mounts)
 	v.options(p, spec.Options)
 	v.ports(p, spec.Ports)
 	v.limits(p, spec)
-	return v.found
+	return *v
 }
 
 // contents checks what stays in the sandbox.
 func (v *violations) contents(p *Policy, spec *cove.Spec) {
-	check := func(key string, allowed []string, value, shown string) {
-		if allowed != nil && !matchAny(allowed, value) {
-			v.add(key+" "+strconv.Quote(shown)+" is not among those that the operator allows", key+"s: ["+shown+"]")
-		}
-	}
-	images := make([]string, len(p.Images))
-	for i, pattern := range p.Images {
-		images[i] = fullImage(pattern)
-	}
-	if p.Images == nil {
-		images = nil
-	}
-	check("image", images, fullImage(spec.Image), spec.Image)
-	check("runtime", p.Runtimes, spec.Runtime, spec.Runtime)
-	check("user", p.Users, spec.User, spec.User)
+	v.image(p, spec.Image)
+	v.listed("runtime", p.Runtimes, spec.Runtime)
+	v.listed("user", p.Users, spec.User)
 	for _, mount := range spec.Mounts {
 		if mount.Type == cove.MountVolume {
-			check("volume", p.Volumes, mount.Source, mount.Source)
+			v.listed("volume", p.Volumes, mount.Source)
 		}
 	}
+}
+
+func (v *violations) image(p *Policy, image string) {
+	full := fullImage(image)
+	if p.Images != nil && !slices.ContainsFunc(p.Images, func(pattern string) bool { return match(fullImage(pattern), full) }) {
+		v.unlisted("image", image)
+	}
+}
+
+// listed checks a value against a list that allows anything when it is absent.
+func (v *violations) listed(noun string, allowed []string, value string) {
+	if allowed != nil && !matchAny(allowed, value) {
+		v.unlisted(noun, value)
+	}
+}
+
+func (v *violations) unlisted(noun, value string) {
+	v.add(noun+" "+strconv.Quote(value)+" is not among those that the operator allows", noun+"s: ["+value+"]")
 }
 
 func (v *violations) mounts(p *Policy, mounts []cove.Mount) {
@@ -222,19 +229,27 @@ func (p *Policy) CheckTTL(ttl cove.Duration) []Violation {
 	if p == nil || p.allowsTTL(ttl) {
 		return nil
 	}
-	v := &violations{policy: p}
+	v := new(violations)
 	v.add("ttl "+ttl.String()+" is above "+p.Limits.TTL.String()+", the most that the operator allows", "limits: {ttl: "+ttl.String()+"}")
-	return v.found
+	return *v
 }
 
 // CheckUser returns what the policy forbids of a user that one command or file is for.
 func (p *Policy) CheckUser(user string) []Violation {
-	if p == nil || p.Users == nil || matchAny(p.Users, user) {
-		return nil
+	v := new(violations)
+	if p != nil {
+		v.listed("user", p.Users, user)
 	}
-	v := &violations{policy: p}
-	v.add("user "+strconv.Quote(user)+" is not among those that the operator allows", "users: ["+user+"]")
-	return v.found
+	return *v
+}
+
+// CheckImage returns what the policy forbids of an image that is pulled.
+func (p *Policy) CheckImage(image string) []Violation {
+	v := new(violations)
+	if p != nil {
+		v.image(p, image)
+	}
+	return *v
 }
 
 // Bound lowers those defaults of a complete spec that the policy's limits don't reach;

@@ -45,7 +45,7 @@ func TestT08WithoutAPolicyNothingReachesTheHost(t *testing.T) {
 			test.change(&spec)
 			for _, p := range []*Policy{nil, {}, parse(t, "max_sandboxes: 3")} {
 				found := p.Check(&spec)
-				if len(found) != 1 || !strings.Contains(found[0].Hint, test.line) {
+				if len(found) != 1 || !strings.Contains(p.Hint(found), test.line) {
 					t.Errorf("got %+v, want one violation with a hint at %s", found, test.line)
 				}
 			}
@@ -139,10 +139,8 @@ limits: {cpus: 2, memory: 1g, pids: 512, disk: 4g, ttl: 2h}
 			if allowed := len(found) == 0; allowed != test.allowed {
 				t.Errorf("allowed is %v, want %v: %+v", allowed, test.allowed, found)
 			}
-			for _, violation := range found {
-				if !strings.Contains(violation.Hint, "/etc/cove/policy.yaml") {
-					t.Errorf("the hint names no file: %s", violation.Hint)
-				}
+			if hint := p.Hint(found); !strings.Contains(hint, "/etc/cove/policy.yaml") {
+				t.Errorf("the hint names no file: %s", hint)
 			}
 		})
 	}
@@ -230,8 +228,9 @@ func TestAPolicyFollowsItsFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if p := file.Policy(); p != nil {
-		t.Errorf("without a file: %+v", p)
+	spec := cove.Spec{Options: cove.Options{Privileged: true}}.WithDefaults()
+	if found := file.Policy().Check(&spec); len(found) != 1 || !strings.Contains(file.Policy().Hint(found), path) {
+		t.Errorf("without a file: %+v, want one violation with a hint at %s", found, path)
 	}
 	write(t, path, "max_sandboxes: 1")
 	if got := file.Policy().Most(); got != 1 {

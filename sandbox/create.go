@@ -14,6 +14,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/policy"
 	"github.com/covehq/cove/sandbox/driver"
 	"github.com/covehq/cove/store"
 )
@@ -55,9 +56,7 @@ func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sa
 func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, key string) (*Sandbox, error) {
 	var p problems
 	checkSpec(&p, spec)
-	found := h.policy().Check(spec)
-	p.forbid(found)
-	h.audit("create", spec, found)
+	h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.Check(spec) })
 	if len(key) > 255 || !printable(key) {
 		p.invalid("use a short random text as idempotency key", "the idempotency key has more than 255 bytes or control characters")
 	}
@@ -83,11 +82,11 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, key string) (
 		if order.Image, err = h.provide(ctx, order.on, &order.Spec, asked); err != nil {
 			return nil, err
 		}
-		p.forbid(h.policy().CheckUser(order.Spec.User)) // which may be the image's
+		h.forbidUser(&p, order.Spec.User) // which may be the image's
 		if err := p.err("create"); err != nil {
 			return nil, err
 		}
-		order.IdempotencyKey, order.Fingerprint = key, digest
+		order.IdempotencyKey, order.Fingerprint, order.Asked = key, digest, *identity(spec, asked)
 		s, err := h.reserve(order)
 		if errors.Is(err, errRetry) {
 			continue
@@ -196,8 +195,8 @@ func (h *Host) reserve(o *order) (*Sandbox, error) {
 	if holder := h.names[o.Spec.Name]; holder != nil && !holder.snapshot().Ended() {
 		return nil, &cove.Error{
 			Code: cove.Conflict, ID: o.Spec.Name,
-			Err:  fmt.Errorf("the name %s belongs to sandbox %s", o.Spec.Name, holder.id),
-			Hint: "choose another name, or remove that sandbox",
+			Err:  fmt.Errorf("%w: %s belongs to sandbox %s", errTaken, o.Spec.Name, holder.id),
+			Hint: "choose another name, or remove that sandbox; if_exists return (cove create --reuse) takes it where it is the same",
 		}
 	}
 	most := h.most

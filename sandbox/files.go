@@ -45,7 +45,7 @@ func (f *Files) open(ctx context.Context, op, path, user string) (*use, string, 
 	checkPath(&p, "path", path)
 	if user != "" {
 		checkUser(&p, user)
-		p.forbid(f.sandbox.host.policy().CheckUser(user))
+		f.sandbox.host.forbidUser(&p, user)
 	}
 	if err := p.err(op); err != nil {
 		return nil, "", err

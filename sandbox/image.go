@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/policy"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -175,6 +176,7 @@ func (h *Host) pullImage(ctx context.Context, request cove.ImagePull, progress f
 	spec := cove.Spec{Image: request.Reference, Platform: request.Platform, Pull: cmp.Or(request.Pull, cove.PullMissing)}
 	var p problems
 	checkImage(&p, &spec)
+	h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckImage(spec.Image) })
 	if err := p.err("pull image"); err != nil {
 		return nil, err
 	}

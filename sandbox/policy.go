@@ -22,20 +22,20 @@ func (h *Host) complete(asked cove.Spec) cove.Spec {
 	return normal(spec)
 }
 
-// forbid notes what the operator's policy forbids, with the line of it that would allow
-// that.
-func (p *problems) forbid(found []policy.Violation) {
+// forbid notes what the operator's policy forbids, with the lines of it that would allow
+// that. It is logged too: an operator wants to know who tries what.
+func (h *Host) forbid(p *problems, check func(*policy.Policy) []policy.Violation) {
+	operator := h.policy()
+	found := check(operator)
 	for _, violation := range found {
-		p.add(cove.Forbidden, violation.Hint, "%s", violation.Message)
+		p.add(cove.Forbidden, operator.Hint(found), "%s", violation.Message)
+		h.log.Warn("forbidden by the operator's policy", "what", plain(violation.Message))
 	}
 }
 
-// audit logs what was refused for the operator's policy: T08 asks for a trace of who tries
-// what.
-func (h *Host) audit(op string, spec *cove.Spec, found []policy.Violation) {
-	for _, violation := range found {
-		h.log.Warn("forbidden by the operator's policy", "op", op, "name", spec.Name, "runtime", spec.Runtime, "what", violation.Message)
-	}
+// forbidUser notes where the operator's policy does not allow a user.
+func (h *Host) forbidUser(p *problems, user string) {
+	h.forbid(p, func(operator *policy.Policy) []policy.Violation { return operator.CheckUser(user) })
 }
 
 // sources opens what the bind mounts of a spec show, and makes their paths those of the

@@ -152,7 +152,7 @@ func (s *Sandbox) checkProcess(op string, r cove.ProcessRequest) error {
 	}
 	if r.User != "" {
 		checkUser(&p, r.User)
-		p.forbid(s.host.policy().CheckUser(r.User))
+		s.host.forbidUser(&p, r.User)
 		if class := s.snapshot().Isolation; isRoot(r.User) && !class.RootInside() {
 			p.add(cove.NotSupported, "use another user, or a runtime with a kernel of its own, such as gvisor",
 				"user %s is root or of its group, which the isolation class %s does not allow", quote(r.User), class)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/policy"
 	"github.com/covehq/cove/sandbox/driver"
 	"github.com/covehq/cove/store"
 )
@@ -119,7 +120,7 @@ func (s *Sandbox) checkUpdate(u cove.SandboxUpdate) error {
 	var p problems
 	if u.TTL != nil {
 		checkDuration(&p, "ttl", *u.TTL)
-		p.forbid(s.host.policy().CheckTTL(*u.TTL))
+		s.host.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckTTL(*u.TTL) })
 	}
 	if u.Idle != nil {
 		checkDuration(&p, "idle", *u.Idle)

@@ -13,6 +13,7 @@ import (
 type Record struct {
 	ID        string
 	Spec      cove.Spec // complete, as it is after the updates so far
+	Asked     cove.Spec // complete, as it was asked for
 	State     cove.State
 	Reason    cove.Reason
 	Message   string

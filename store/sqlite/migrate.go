@@ -29,7 +29,8 @@ var migrations = []string{
 		idempotency_key TEXT NOT NULL,
 		fingerprint     TEXT NOT NULL
 	) STRICT, WITHOUT ROWID`,
-	`ALTER TABLE sandboxes ADD COLUMN image TEXT NOT NULL DEFAULT ''`, // a digest
+	`ALTER TABLE sandboxes ADD COLUMN image TEXT NOT NULL DEFAULT ''`,   // a digest
+	`ALTER TABLE sandboxes ADD COLUMN asked TEXT NOT NULL DEFAULT '{}'`, // JSON
 }
 
 // migrate brings the database up to the last of steps, each in a transaction that also

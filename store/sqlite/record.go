@@ -12,14 +12,18 @@ import (
 )
 
 const columns = `id, name, state, reason, message, runtime, isolation, acquired, spec, controls, handle,
-	created_at, expires_at, ended_at, idempotency_key, fingerprint, image`
+	created_at, expires_at, ended_at, idempotency_key, fingerprint, image, asked`
 
 const putSQL = `INSERT OR REPLACE INTO sandboxes (` + columns + `)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, r store.Record) error {
 	spec, err := json.Marshal(r.Spec)
+	if err != nil {
+		return cove.Wrap(err, "put record", r.ID)
+	}
+	asked, err := json.Marshal(r.Asked)
 	if err != nil {
 		return cove.Wrap(err, "put record", r.ID)
 	}
@@ -30,7 +34,7 @@ func (s *Store) Put(ctx context.Context, r store.Record) error {
 	_, err = s.put.ExecContext(ctx,
 		r.ID, r.Spec.Name, r.State, r.Reason, r.Message, r.Spec.Runtime, r.Isolation, r.Acquired,
 		string(spec), string(controls), r.Handle,
-		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint, r.Image)
+		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint, r.Image, string(asked))
 	return cove.Wrap(classify(err), "put record", r.ID)
 }
 
@@ -69,17 +73,21 @@ func scan(rows *sql.Rows) (store.Record, error) {
 	var (
 		r                store.Record
 		name, runtime    string
-		spec, controls   []byte
+		spec, asked      []byte
+		controls         []byte
 		created          int64
 		expires, endedAt sql.NullInt64
 	)
 	err := rows.Scan(&r.ID, &name, &r.State, &r.Reason, &r.Message, &runtime, &r.Isolation, &r.Acquired,
-		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint, &r.Image)
+		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint, &r.Image, &asked)
 	if err != nil {
 		return r, err
 	}
 	if err := json.Unmarshal(spec, &r.Spec); err != nil {
 		return r, fmt.Errorf("spec of %s: %w", r.ID, err)
+	}
+	if err := json.Unmarshal(asked, &r.Asked); err != nil {
+		return r, fmt.Errorf("asked spec of %s: %w", r.ID, err)
 	}
 	if err := json.Unmarshal(controls, &r.Controls); err != nil {
 		return r, fmt.Errorf("controls of %s: %w", r.ID, err)
