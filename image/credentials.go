@@ -41,17 +41,12 @@ func (DockerLogins) ResolveContext(ctx context.Context, target authn.Resource) (
 		if err != nil {
 			return nil, &cove.Error{Code: cove.Invalid, Err: fmt.Errorf("logins of registries in %s: %w", path, err), Hint: "mend the file, or log in again with docker login"}
 		}
-		for _, key := range []string{target.String(), target.RegistryStr()} {
-			if key == name.DefaultRegistry {
-				key = authn.DefaultAuthKey
-			}
-			login, err := loginFor(ctx, file, key)
-			if err != nil {
-				return nil, err
-			}
-			if login != (authn.AuthConfig{}) {
-				return authn.FromConfig(login), nil
-			}
+		login, err := loginFor(ctx, file, target)
+		if err != nil {
+			return nil, err
+		}
+		if login != (authn.AuthConfig{}) {
+			return authn.FromConfig(login), nil
 		}
 	}
 	return authn.Anonymous, nil
@@ -84,8 +79,13 @@ func readLogins(path string) (*configfile.ConfigFile, error) {
 	return file, file.LoadFromReader(io.LimitReader(stream, maxManifest))
 }
 
-// loginFor returns the login that a file has for a registry, itself or by a helper.
-func loginFor(ctx context.Context, file *configfile.ConfigFile, key string) (authn.AuthConfig, error) {
+// loginFor returns the login that a file has for a repository or its registry, itself or
+// by a helper.
+func loginFor(ctx context.Context, file *configfile.ConfigFile, target authn.Resource) (authn.AuthConfig, error) {
+	key := target.RegistryStr()
+	if key == name.DefaultRegistry {
+		key = authn.DefaultAuthKey
+	}
 	helper := file.CredentialsStore
 	for of, own := range file.CredentialHelpers {
 		if hostOf(of) == hostOf(key) {
@@ -95,9 +95,12 @@ func loginFor(ctx context.Context, file *configfile.ConfigFile, key string) (aut
 	if helper != "" {
 		return askHelper(ctx, helper, key)
 	}
-	login, ok := file.AuthConfigs[key]
+	login, ok := file.AuthConfigs[target.String()] // as podman login writes it
+	if !ok {
+		login, ok = file.AuthConfigs[key]
+	}
 	for of, other := range file.AuthConfigs { // Docker of old wrote whole addresses
-		if !ok && hostOf(of) == key {
+		if !ok && hostOf(of) == hostOf(key) {
 			login = other
 		}
 	}
@@ -129,7 +132,7 @@ func askHelper(ctx context.Context, helper, key string) (authn.AuthConfig, error
 	program := "docker-credential-" + helper
 	failed := func(err error) (authn.AuthConfig, error) {
 		return authn.AuthConfig{}, &cove.Error{
-			Code: cove.Unavailable, Err: fmt.Errorf("%s: %w", program, err),
+			Code: cove.Forbidden, Err: fmt.Errorf("%s: %w", program, err),
 			Hint: "check that the helper works for the daemon's user, or take it out of Docker's config.json",
 		}
 	}
