@@ -166,7 +166,7 @@ func (d *Driver) bootWith(ctx context.Context, id string, config *specs.Spec, ro
 	}
 	if err = d.startTask(ctx, id); err != nil {
 		err = fmt.Errorf("containerd did not start the sandbox: %w", err)
-	} else if m.link, err = d.link(ctx, m, stdio); err == nil {
+	} else if err = m.connect(ctx, stdio); err == nil {
 		err = m.ready(ctx)
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +26,6 @@ import (
 type machine struct {
 	driver *Driver
 	id     string
-	link   link
 	first  *process.Process // nil where the engine alone knows
 	oom    *os.File         // see cgroup.Tree.WatchOOM
 	known  handle
@@ -35,6 +35,9 @@ type machine struct {
 	overLimit  atomic.Bool
 	gone       chan struct{}
 	exit       driver.Exit // set when gone is closed
+
+	linkMu sync.Mutex
+	link   link // nil: not yet, or no more
 
 	mu        sync.Mutex
 	destroyed bool
@@ -55,7 +58,7 @@ const handleVersion = 1
 func (d *Driver) machine(id string, known handle) (*machine, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	m := &machine{driver: d, id: id, known: known, stop: stop, gone: make(chan struct{})}
-	if d.variant.reach == byStdio {
+	if !d.seen(id, known.PID) {
 		m.background.Go(func() { m.watchTask(ctx) })
 		return m, nil
 	}
@@ -79,6 +82,20 @@ func (d *Driver) machine(id string, known handle) (*machine, error) {
 	return m, nil
 }
 
+// seen reports whether the first process that the engine tells is the sandbox's own, so that
+// its end is the sandbox's: of an unknown shim it may be anything. One that is in the
+// sandbox's cgroup is.
+func (d *Driver) seen(id string, pid int) bool {
+	switch {
+	case d.variant.reach != byStdio:
+		return true
+	case d.variant.kernel == bundle.GuestKernel:
+		return false
+	}
+	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	return err == nil && strings.Contains(string(groups), d.cgroups.Path(id)+"\n")
+}
+
 // Handle implements driver.Machine.
 func (m *machine) Handle() []byte {
 	data, _ := json.Marshal(m.known) // plain fields can't fail
@@ -87,12 +104,13 @@ func (m *machine) Handle() []byte {
 
 // Dial implements driver.Machine.
 func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
-	select {
-	case <-m.gone:
+	m.linkMu.Lock()
+	link := m.link
+	m.linkMu.Unlock()
+	if link == nil {
 		return nil, cove.Gone
-	default:
 	}
-	conn, err := m.link.Dial(ctx)
+	conn, err := link.Dial(ctx)
 	select { // the error of a link that broke with the sandbox
 	case <-m.gone:
 		if err != nil {
@@ -101,6 +119,33 @@ func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
 	default:
 	}
 	return conn, err
+}
+
+// connect gives the machine its way to the agent.
+func (m *machine) connect(ctx context.Context, stdio *pipes) error {
+	link, err := m.driver.link(ctx, m, stdio)
+	if err != nil {
+		return err
+	}
+	m.linkMu.Lock()
+	defer m.linkMu.Unlock()
+	select {
+	case <-m.gone:
+		link.Close()
+	default:
+		m.link = link
+	}
+	return nil
+}
+
+// disconnect ends what goes over the way to the agent, and makes every later Dial fail.
+func (m *machine) disconnect() {
+	m.linkMu.Lock()
+	defer m.linkMu.Unlock()
+	if m.link != nil {
+		m.link.Close()
+		m.link = nil
+	}
 }
 
 // Wait implements driver.Machine.
@@ -153,6 +198,7 @@ func (m *machine) end(exit driver.Exit) {
 		m.oom.Close() // ends watchMemory
 	}
 	close(m.gone)
+	m.disconnect()
 }
 
 func (m *machine) reason(status uint32, known bool) driver.Exit {
@@ -188,7 +234,7 @@ func (m *machine) Destroy(ctx context.Context) error {
 	if m.destroyed {
 		return nil
 	}
-	m.link.Close()
+	m.disconnect()
 	if m.first != nil { // also without the engine
 		m.first.Kill()
 		select {
@@ -213,7 +259,5 @@ func (m *machine) release() {
 		m.first.Close() // ends watchProcess, should the process be stuck
 	}
 	m.background.Wait()
-	if m.link != nil {
-		m.link.Close()
-	}
+	m.disconnect()
 }

@@ -2,8 +2,10 @@ package containerd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 
@@ -12,114 +14,116 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/dial/carrier"
 	"github.com/covehq/cove/runtime/internal/bundle"
 )
 
-// streams are the way to an agent behind a wall that no descriptor passes: the streams of
-// the first process, once, and then those of processes that connect to the agent inside.
+// streams are the way to an agent behind a wall that no descriptor passes: a carrier over
+// the streams of the first process. After a restart of the daemon, or when that broke, it
+// goes over those of a process that connects to the agent inside.
 type streams struct {
 	driver *Driver
 	id     string
 
-	background sync.WaitGroup
-
-	mu     sync.Mutex
-	first  *pipes // not given to anybody yet
-	made   int
-	open   map[*stream]struct{}
-	closed bool
+	mu      sync.Mutex
+	stdio   *pipes // of the first process, not carrying yet
+	current *carrier.Carrier
+	process string // inside, that current goes by; "": the first
+	closed  bool
 }
 
 // streams takes over stdio, which may be nil.
 func (d *Driver) streams(id string, stdio *pipes) *streams {
-	return &streams{driver: d, id: id, first: stdio, open: map[*stream]struct{}{}}
-}
-
-// stream is one connection.
-type stream struct {
-	*pipes
-	name  string // of its process inside; "" for the first one
-	owner *streams
-	once  sync.Once
-	err   error
+	return &streams{driver: d, id: id, stdio: stdio}
 }
 
 // Dial implements link.
 func (s *streams) Dial(ctx context.Context) (net.Conn, error) {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil, cove.Gone
-	}
-	if first := s.first; first != nil {
-		s.first = nil
-		c := s.addLocked(first, "")
-		s.mu.Unlock()
-		return c, nil
-	}
-	s.made++
-	// After a restart of the daemon the engine still knows the names of earlier ones.
-	name := fmt.Sprintf("connect-%d-%d", time.Now().UnixNano(), s.made)
-	s.mu.Unlock()
-
-	p, err := newPipes(s.driver.bundle(s.id), name)
+	c, err := s.carrier(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.driver.execTask(ctx, s.id, name, []string{bundle.AgentPath, "connect"}, p); err != nil {
-		_ = p.Close()
+	conn, err := c.Dial(ctx)
+	if err == nil || ctx.Err() != nil || c.Err() == nil {
+		return conn, err
+	}
+	if c, err = s.carrier(ctx); err != nil { // once more, over a new one
 		return nil, err
 	}
+	return c.Dial(ctx)
+}
+
+// carrier returns one that works, as far as is known.
+func (s *streams) carrier(ctx context.Context) (*carrier.Carrier, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c := s.addLocked(p, name)
 	if s.closed {
-		s.background.Go(func() { _ = c.Close() })
 		return nil, cove.Gone
 	}
+	if s.current != nil && s.current.Err() == nil {
+		return s.current, nil
+	}
+	if s.current != nil {
+		s.dropLocked()
+	}
+	conn, process := s.stdio, ""
+	if s.stdio = nil; conn == nil {
+		// The engine still knows the names of those that an earlier daemon had.
+		process = "connect-" + strconv.FormatInt(time.Now().UnixNano(), 36)
+		var err error
+		if conn, err = s.connect(ctx, process); err != nil {
+			return nil, err
+		}
+	}
+	c, err := carrier.New(ctx, conn)
+	if err != nil {
+		if said := conn.said.String(); said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
+		}
+		return nil, err
+	}
+	s.current, s.process = c, process
 	return c, nil
 }
 
-func (s *streams) addLocked(p *pipes, name string) *stream {
-	c := &stream{pipes: p, name: name, owner: s}
-	s.open[c] = struct{}{}
-	return c
+// connect starts a process inside that connects its streams to the agent.
+func (s *streams) connect(ctx context.Context, process string) (*pipes, error) {
+	conn, err := newPipes(s.driver.bundle(s.id), process)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.driver.execTask(ctx, s.id, process, []string{bundle.AgentPath, "connect"}, conn); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
-// Close closes the connection, upon which its process ends and the engine forgets it.
-func (c *stream) Close() error {
-	c.once.Do(func() {
-		c.err = c.pipes.Close()
-		c.owner.mu.Lock()
-		delete(c.owner.open, c)
-		if c.name != "" && !c.owner.closed { // with the sandbox they all go
-			c.owner.background.Go(func() { c.owner.driver.forget(c.owner.id, c.name) })
-		}
-		c.owner.mu.Unlock()
-	})
-	return c.err
+// dropLocked gives up the current carrier, and the process that it went by.
+func (s *streams) dropLocked() {
+	_ = s.current.Close()
+	if s.process != "" && !s.closed { // with the sandbox it goes anyway
+		s.driver.forget(s.id, s.process)
+	}
+	s.current, s.process = nil, ""
 }
 
 // Close implements link.
 func (s *streams) Close() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.closed = true
-	open := s.open
-	s.open = map[*stream]struct{}{}
-	if s.first != nil {
-		_ = s.first.Close()
-		s.first = nil
+	if s.current != nil {
+		s.dropLocked()
 	}
-	s.mu.Unlock()
-	for c := range open {
-		_ = c.Close()
+	if s.stdio != nil {
+		_ = s.stdio.Close()
+		s.stdio = nil
 	}
-	s.background.Wait()
 }
 
 // forget ends a process that connected to the agent and deletes what the engine has of it.
 func (d *Driver) forget(id, name string) {
-	err := d.engine.call(context.Background(), func(ctx context.Context, client *containerd.Client) error {
+	err := d.engine.callWithin(context.Background(), pingTimeout, func(ctx context.Context, client *containerd.Client) error {
 		container := d.container(id)
 		if _, err := client.TaskService().Kill(ctx, &tasks.KillRequest{ContainerID: container, ExecID: name, Signal: uint32(unix.SIGKILL)}); err == nil {
 			if _, err := client.TaskService().Wait(ctx, &tasks.WaitRequest{ContainerID: container, ExecID: name}); err != nil {

@@ -43,7 +43,7 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 	if err != nil {
 		return nil, cove.NotFound
 	}
-	if m.link, err = d.link(ctx, m, nil); err == nil {
+	if err = m.connect(ctx, nil); err == nil {
 		err = m.ready(ctx)
 	}
 	if err != nil {

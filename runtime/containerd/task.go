@@ -5,7 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -152,11 +155,13 @@ func (d *Driver) removeTask(ctx context.Context, id string) error {
 			return err
 		}
 	}
+	deleted := false
 	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		err := d.deleteTask(ctx, name)
 		if errdefs.IsNotFound(err) {
 			break
 		}
+		deleted = deleted || err == nil
 		if errors.Is(err, cove.Unavailable) || err != nil && ctx.Err() != nil {
 			return err
 		}
@@ -166,6 +171,9 @@ func (d *Driver) removeTask(ctx context.Context, id string) error {
 		case <-time.After(pause):
 		}
 	}
+	if !deleted {
+		killShims(name)
+	}
 	err = d.engine.call(ctx, func(ctx context.Context, client *containerd.Client) error {
 		return client.ContainerService().Delete(ctx, name)
 	})
@@ -173,6 +181,27 @@ func (d *Driver) removeTask(ctx context.Context, id string) error {
 		return nil
 	}
 	return err
+}
+
+// killShims kills the shims of a container of which the engine has no task: of a create that
+// a crash has cut short. The engine would do so in its own time.
+func killShims(name string) {
+	entries, _ := os.ReadDir("/proc")
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		if args := strings.Split(string(line), "\x00"); hasFlag(args, "-namespace", namespace) && hasFlag(args, "-id", name) {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+	}
+}
+
+func hasFlag(args []string, flag, value string) bool {
+	i := slices.Index(args, flag)
+	return i >= 0 && i+1 < len(args) && args[i+1] == value
 }
 
 // deleteTask kills a task, waits for its end and deletes it. It returns
