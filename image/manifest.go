@@ -61,10 +61,10 @@ func readAll(r io.Reader, most int64, what string) ([]byte, error) {
 // refused, since two programs would see two images (CVE-2021-41190).
 type document struct {
 	SchemaVersion int             `json:"schemaVersion"`
-	Manifests     []v1.Descriptor `json:"manifests"`
-	Config        *v1.Descriptor  `json:"config"`
-	Layers        []v1.Descriptor `json:"layers"`
-	FSLayers      json.RawMessage `json:"fsLayers"`
+	Manifests     []v1.Descriptor `json:"manifests,omitempty"`
+	Config        *v1.Descriptor  `json:"config,omitempty"`
+	Layers        []v1.Descriptor `json:"layers,omitempty"`
+	FSLayers      json.RawMessage `json:"fsLayers,omitempty"`
 }
 
 // chooseManifest returns the manifest for a platform from a document that is one, or an

@@ -205,7 +205,7 @@ func (s *Store) plain(ctx context.Context, file *os.File) (*os.File, error) {
 		return file, nil
 	}
 	defer file.Close()
-	stream, err := decompress(contextReader{ctx, file})
+	stream, err := decompress(contextReader{ctx, io.NewSectionReader(file, 0, 1<<62)})
 	if err != nil {
 		return nil, streamError(err)
 	}
