@@ -28,14 +28,7 @@ func (d *Disks) MountRoot(ctx context.Context, bundle string, root *image.Root, 
 			return err
 		}
 	}
-	var err error
-	if d.Available() {
-		err = d.mount(ctx, size, disk)
-	} else {
-		options := fmt.Sprintf("size=%d,mode=0755", size)
-		err = os.NewSyscallError("mount tmpfs", unix.Mount("cove", disk, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, options))
-	}
-	if err != nil {
+	if err := d.Mount(ctx, disk, size); err != nil {
 		return err
 	}
 	upper, work := filepath.Join(disk, "upper"), filepath.Join(disk, "work")
@@ -46,6 +39,16 @@ func (d *Disks) MountRoot(ctx context.Context, bundle string, root *image.Root, 
 	}
 	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Lower(root), upper, work)
 	return os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, options))
+}
+
+// Mount mounts an empty file system of the given size on target: a disk or, where this host
+// can make none, memory.
+func (d *Disks) Mount(ctx context.Context, target string, size cove.Bytes) error {
+	if d.Available() {
+		return d.mount(ctx, size, target)
+	}
+	options := fmt.Sprintf("size=%d,mode=0755", size)
+	return os.NewSyscallError("mount tmpfs", unix.Mount("cove", target, "tmpfs", unix.MS_NODEV|unix.MS_NOSUID, options))
 }
 
 // MountLower mounts the tree of an image that consists of two, read-only, on target.

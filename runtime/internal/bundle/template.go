@@ -95,6 +95,19 @@ func openFiles() uint64 {
 	return min(65536, limit.Max)
 }
 
+// Seccomp returns the system calls that a sandbox on the host's kernel may make.
+func Seccomp() (*specs.LinuxSeccomp, error) { return seccompProfile(&specs.Spec{Linux: &specs.Linux{}}) }
+
+// Hidden returns what a sandbox on the host's kernel must not read of /proc and /sys, and
+// what it must not write.
+func Hidden() (masked, readonly []string) {
+	return slices.Clone(maskedPaths), slices.Clone(readonlyPaths)
+}
+
+// OpenFiles is how many files a process inside may have open: 65536, or what the daemon
+// itself may.
+func OpenFiles() uint64 { return openFiles() }
+
 // seccompProfile returns the profile that Docker ships, for a process without capabilities:
 // the agent's don't open a system call to commands. It is for the native architecture
 // alone: the system calls of 32-bit programs are attack surface that few need, and
