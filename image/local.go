@@ -127,6 +127,9 @@ func notImages(err error, what string) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return cove.Errorf(cove.Invalid, "", "", "it is not "+what, "use "+References)
 	}
+	if err != nil && cove.CodeOf(err) == cove.Internal {
+		return pathError(err)
+	}
 	return err
 }
 

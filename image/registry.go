@@ -132,8 +132,10 @@ func (r *repository) manifest(ctx context.Context, identifier string) ([]byte, e
 			return err
 		}
 		defer response.Body.Close()
-		raw, err = readAll(response.Body, maxManifest, "manifest")
-		return err
+		if raw, err = readAll(response.Body, maxManifest, "manifest"); err != nil {
+			return cutOff(err)
+		}
+		return nil
 	})
 	if err == nil && isDigest(identifier) && digestOf(raw) != identifier {
 		return nil, corrupt("the registry answered with another manifest than that of " + identifier)
@@ -324,13 +326,8 @@ func retry(ctx context.Context, do func() error) error {
 
 // passing reports whether an error may be gone at the next attempt.
 func passing(err error) bool {
-	switch cove.CodeOf(err) {
-	case cove.Unavailable, cove.Exhausted:
-		return true
-	case cove.Internal: // a connection's
-		return !errors.Is(err, context.Canceled)
-	}
-	return false
+	code := cove.CodeOf(err)
+	return code == cove.Unavailable || code == cove.Exhausted
 }
 
 // pause waits before attempt n+1. It returns false when ctx ended meanwhile.
