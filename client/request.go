@@ -27,6 +27,7 @@ type request struct {
 	header http.Header
 	in     any       // sent as JSON
 	body   io.Reader // or sent as it is
+	status *int      // gets the reply's status, unless nil
 }
 
 // call sends a request and decodes its JSON reply into out, which may be nil.
@@ -61,6 +62,9 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	response, err := c.http.Do(request)
 	if err != nil {
 		return nil, c.fail(ctx, r.op, err)
+	}
+	if r.status != nil {
+		*r.status = response.StatusCode
 	}
 	if response.StatusCode < 300 || response.StatusCode == http.StatusSwitchingProtocols {
 		return response, nil

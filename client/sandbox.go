@@ -13,6 +13,9 @@ import (
 // Refresh and Update renew it. Its methods may be called concurrently, except those two.
 type Sandbox struct {
 	cove.Sandbox
+	// Reused says that Create, with CreateOptions.Reuse, found the sandbox and did not
+	// make it.
+	Reused bool
 	client *Client
 }
 
@@ -21,6 +24,9 @@ type CreateOptions struct {
 	// IdempotencyKey makes repeating a Create safe: the same key and spec give the same
 	// sandbox, however often they are sent.
 	IdempotencyKey string
+	// Reuse takes the living sandbox that has the spec's name, where there is one, if it
+	// was created with the same spec; cove.Conflict says what differs.
+	Reuse bool
 }
 
 // Filter chooses sandboxes. The zero value chooses all.
@@ -31,11 +37,20 @@ type Filter struct {
 
 // Create makes a sandbox and returns when it can be used.
 func (c *Client) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sandbox, error) {
-	r := request{op: "create", method: http.MethodPost, path: "/v1/sandboxes", in: spec}
+	var status int
+	r := request{op: "create", method: http.MethodPost, path: "/v1/sandboxes", in: spec, status: &status}
+	if o.Reuse {
+		r.query = url.Values{"if_exists": {"return"}}
+	}
 	if o.IdempotencyKey != "" {
 		r.header = http.Header{httpapi.HeaderIdempotencyKey: {o.IdempotencyKey}}
 	}
-	return c.sandbox(ctx, r)
+	made, err := c.sandbox(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	made.Reused = o.Reuse && status == http.StatusOK
+	return made, nil
 }
 
 // Get returns the sandbox with this id or name.

@@ -5,12 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"io"
-	"iter"
-	"net/http"
-	"net/url"
-	"strconv"
 	"sync"
 
 	"github.com/covehq/cove"
@@ -90,37 +85,6 @@ func (e *events) end() error {
 		e.body.Close()
 	})
 	return nil
-}
-
-// FromNow, as the after of Events, replays nothing.
-const FromNow = ^uint64(0)
-
-// Events yields what happens to sandboxes, beginning after the event with that number;
-// recent events are replayed. It ends when ctx does or the daemon stops, with an error
-// as the last thing that it yields.
-func (c *Client) Events(ctx context.Context, after uint64) iter.Seq2[cove.Event, error] {
-	return func(yield func(cove.Event, error) bool) {
-		query := url.Values{}
-		if after != FromNow {
-			query.Set("after", strconv.FormatUint(after, 10))
-		}
-		stream, err := c.subscribe(ctx, request{op: "events", method: http.MethodGet, path: "/v1/events", query: query})
-		if err != nil {
-			yield(cove.Event{}, err)
-			return
-		}
-		defer stream.end()
-		for {
-			var event cove.Event
-			err := stream.next(&event)
-			if errors.Is(err, io.EOF) {
-				err = broken(ctx, "events", err)
-			}
-			if !yield(event, err) || err != nil {
-				return
-			}
-		}
-	}
 }
 
 // Watch is what happens below a directory, as it comes. Next is for one goroutine; Close

@@ -149,6 +149,7 @@ func (m *meter) serve(w http.ResponseWriter, _ *http.Request) {
 		"ts":           time.Now().Unix(),
 		"cpu_count":    runtime.NumCPU(),
 		"cpu_used_pct": m.percent(total),
+		"cpu_time_ms":  total.Milliseconds(),
 		"mem_total":    limit, "mem_used": used, "mem_cache": info["Cached"],
 		"mem_total_mib": limit >> 20, "mem_used_mib": used >> 20,
 		"disk_used": (disk.Blocks - disk.Bfree) * size, "disk_total": disk.Blocks * size,

@@ -118,6 +118,30 @@ func (e *events) read(next uint64) ([]cove.Event, <-chan struct{}, error) {
 	return batch, e.changed, nil
 }
 
+// Events returns the events after the one with that sequence number that are still kept,
+// without waiting for others. It may be iterated once.
+func (h *Host) Events(after uint64) iter.Seq2[cove.Event, error] {
+	next := h.events.start(after)
+	return func(yield func(cove.Event, error) bool) {
+		for {
+			batch, _, err := h.events.read(next)
+			if err != nil {
+				yield(cove.Event{}, err)
+				return
+			}
+			for _, event := range batch {
+				if !yield(event, nil) {
+					return
+				}
+			}
+			if len(batch) == 0 {
+				return
+			}
+			next += uint64(len(batch))
+		}
+	}
+}
+
 // Subscribe returns the events after the one with that sequence number: those that are
 // still kept at once, the others as they come. 0 means all that is kept, FromNow none of
 // it. What counts as new is fixed by the call, so nothing that happens between the call

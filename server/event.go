@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -23,8 +24,11 @@ func (s *Server) registerEvents() {
 
 type eventsInput struct {
 	exchange
-	After       string `query:"after" pattern:"^[0-9]*$" patternDescription:"the number of an event" doc:"replay those after this number; 0 is all that are kept" example:"17"`
-	LastEventID string `header:"Last-Event-ID" pattern:"^[0-9]*$" patternDescription:"the number of an event" doc:"overrides after"`
+	Sandbox     string   `query:"sandbox" doc:"only of the sandbox with this id or name"`
+	Type        []string `query:"type,explode" enum:"sandbox.creating,sandbox.running,sandbox.updated,sandbox.stopped,sandbox.failed,sandbox.removed" doc:"only of this type; may be repeated"`
+	NoFollow    bool     `query:"no_follow" doc:"end after those that are kept"`
+	After       string   `query:"after" pattern:"^[0-9]*$" patternDescription:"the number of an event" doc:"replay those after this number; 0 is all that are kept" example:"17"`
+	LastEventID string   `header:"Last-Event-ID" pattern:"^[0-9]*$" patternDescription:"the number of an event" doc:"overrides after"`
 }
 
 func (s *Server) events(ctx context.Context, in *eventsInput) (*huma.StreamResponse, error) {
@@ -34,6 +38,9 @@ func (s *Server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 	}
 	ctx, cancel := s.passive(ctx)
 	events := s.host.Subscribe(ctx, after) // what is new is fixed by this call
+	if in.NoFollow {
+		events = s.host.Events(after)
+	}
 	return raw(func() {
 		defer cancel()
 		s.stream(in.w, in.r, sseEncoding(), func(streaming context.Context, put put) error {
@@ -46,14 +53,27 @@ func (s *Server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 				if err != nil {
 					return s.shutdownOr(err)
 				}
+				if !in.wants(event) {
+					continue
+				}
 				id := strconv.FormatUint(event.Seq, 10)
 				if err := put(func(b []byte) []byte { return appendEvent(b, string(event.Type), id, event) }); err != nil {
 					return err
 				}
 			}
+			if in.NoFollow {
+				return nil
+			}
 			return s.shutdownOr(ctx.Err())
 		})
 	})
+}
+
+// wants reports whether an event is one that was asked for.
+func (in *eventsInput) wants(event cove.Event) bool {
+	box := event.Sandbox
+	return (in.Sandbox == "" || in.Sandbox == box.ID || in.Sandbox == box.Name) &&
+		(len(in.Type) == 0 || slices.Contains(in.Type, string(event.Type)))
 }
 
 func (in *eventsInput) after() (uint64, error) {
@@ -61,7 +81,10 @@ func (in *eventsInput) after() (uint64, error) {
 	if text == "" {
 		text = in.After
 	}
-	if text == "" {
+	switch {
+	case text == "" && in.NoFollow:
+		return 0, nil
+	case text == "":
 		return sandbox.FromNow, nil
 	}
 	after, err := strconv.ParseUint(text, 10, 64)

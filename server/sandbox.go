@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/internal/httpapi"
 	"github.com/covehq/cove/sandbox"
@@ -18,6 +20,7 @@ type Target struct {
 
 // view is a reply that shows a sandbox.
 type view struct {
+	Status   int
 	Location string `header:"Location"`
 	Body     cove.Sandbox
 }
@@ -27,6 +30,9 @@ func (s *Server) registerSandboxes() {
 		"Returns when it can be used. Everything may be left out: an empty body makes a sandbox of the defaults. "+
 			"Every problem with a spec is reported at once.")
 	create.DefaultStatus = http.StatusCreated
+	create.Responses["200"] = &huma.Response{
+		Description: "The sandbox that has the name already, with if_exists=return.", Content: content(httpapi.TypeJSON, schemaOf[cove.Sandbox](s)),
+	}
 	register(s, create, s.createSandbox)
 	register(s, operation("list-sandboxes", http.MethodGet, "/v1/sandboxes", tagSandboxes, "List sandboxes",
 		"Those that match, oldest first."), s.listSandboxes)
@@ -38,6 +44,7 @@ func (s *Server) registerSandboxes() {
 }
 
 type createInput struct {
+	IfExists       string `query:"if_exists" enum:"error,return" doc:"when a living sandbox has the name: return gives that one, with status 200, if it was created with the same spec; default error"`
 	IdempotencyKey string `header:"Idempotency-Key" doc:"repeating a request with the same key gives the same sandbox" maxLength:"255" pattern:"^[!-~]*$" patternDescription:"printable ASCII without spaces"`
 	Body           *cove.Spec
 }
@@ -47,11 +54,25 @@ func (s *Server) createSandbox(ctx context.Context, in *createInput) (*view, err
 	if in.Body != nil {
 		spec = *in.Body
 	}
-	made, err := s.host.Create(ctx, spec, sandbox.CreateOptions{IdempotencyKey: in.IdempotencyKey})
+	var (
+		options = sandbox.CreateOptions{IdempotencyKey: in.IdempotencyKey}
+		made    *sandbox.Sandbox
+		reused  bool
+		err     error
+	)
+	if in.IfExists == "return" {
+		made, reused, err = s.host.Reuse(ctx, spec, options)
+	} else {
+		made, err = s.host.Create(ctx, spec, options)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &view{Location: "/v1/sandboxes/" + made.ID(), Body: made.View()}, nil
+	status := http.StatusCreated
+	if reused {
+		status = http.StatusOK
+	}
+	return &view{Status: status, Location: "/v1/sandboxes/" + made.ID(), Body: made.View()}, nil
 }
 
 type listInput struct {

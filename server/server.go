@@ -106,6 +106,7 @@ func (o Options) withDefaults() Options {
 // register adds every route. Each file of this package adds those of its noun.
 func (s *Server) register() {
 	s.registerSandboxes()
+	s.registerStats()
 	s.registerExec()
 	s.registerProcesses()
 	s.registerOutput()

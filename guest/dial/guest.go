@@ -49,6 +49,7 @@ type Metrics struct {
 	Timestamp int64   `json:"ts"` // seconds since the Unix epoch
 	CPUs      float64 `json:"cpu_count"`
 	CPUUsed   float64 `json:"cpu_used_pct"` // of one processor, in percent, since the previous call
+	CPUTime   int64   `json:"cpu_time_ms"`  // of all that ran so far, in milliseconds; 0 of a foreign agent
 	MemTotal  uint64  `json:"mem_total"`    // bytes, as all that follow
 	MemUsed   uint64  `json:"mem_used"`
 	MemCache  uint64  `json:"mem_cache"`

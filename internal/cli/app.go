@@ -93,7 +93,7 @@ Cove failed to run it; else 1 for an error and 2 for a mistake in the command li
 		}
 	}
 	add(groupCommands, p.runVerb(), p.execVerb(), p.psVerb(), p.logsVerb(), p.cpVerb())
-	add(groupSandboxes, p.createVerb(), p.lsVerb(), p.inspectVerb(), p.rmVerb())
+	add(groupSandboxes, p.createVerb(), p.lsVerb(), p.inspectVerb(), p.statsVerb(), p.eventsVerb(), p.rmVerb())
 	add(groupMachine, p.imageVerb(), p.runtimeVerb(), p.doctorVerb(), p.serveVerb(), p.versionVerb())
 	return root
 }

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"fmt"
+	"net"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -11,7 +13,10 @@ import (
 )
 
 func (p *program) createVerb() *cobra.Command {
-	var spec cove.Spec
+	var (
+		spec  cove.Spec
+		reuse bool
+	)
 	cmd := &cobra.Command{
 		Use:   "create [flags]",
 		Short: "Make a sandbox and print its id",
@@ -19,17 +24,22 @@ func (p *program) createVerb() *cobra.Command {
 
 With --json, prints the sandbox as GET /v1/sandboxes/{id} does.`,
 		Example: `  cove create
-  cove create --name build --memory 2g --cpus 2 --ttl 8h --env TOKEN --label team=ml`,
+  cove create --name build --memory 2g --cpus 2 --ttl 8h --env TOKEN --label team=ml
+  id=$(cove create --name build --reuse -p 8080:8000 -v ./src:/workspace/src:ro)`,
 		Args: arguments(),
-		RunE: verb(func(ctx context.Context, _ []string) error { return p.create(ctx, spec) }),
+		RunE: verb(func(ctx context.Context, _ []string) error { return p.create(ctx, spec, reuse) }),
 	}
 	// The closure above reads spec when the verb runs, after the flags are parsed.
 	specFlags(cmd.Flags(), &spec)
+	cmd.Flags().BoolVar(&reuse, "reuse", false, "take the sandbox that has the --name already, if it was created with the same flags")
 	p.completeSpec(cmd)
 	return cmd
 }
 
-func (p *program) create(ctx context.Context, spec cove.Spec) error {
+func (p *program) create(ctx context.Context, spec cove.Spec, reuse bool) error {
+	if reuse && spec.Name == "" {
+		return usage("--reuse needs --name", "as in: cove create --name build --reuse")
+	}
 	c, err := p.connect(ctx)
 	if err != nil {
 		return err
@@ -39,7 +49,7 @@ func (p *program) create(ctx context.Context, spec cove.Spec) error {
 			return err
 		}
 	}
-	sandbox, err := c.Create(ctx, spec, client.CreateOptions{})
+	sandbox, err := c.Create(ctx, spec, client.CreateOptions{Reuse: reuse})
 	if err != nil {
 		return err
 	}
@@ -51,6 +61,20 @@ func (p *program) create(ctx context.Context, spec cove.Spec) error {
 			fmt.Fprintf(p.Stderr, "cove: %s on this machine: %s\n", degree, names)
 		}
 	}
+	p.tellPorts(spec, sandbox)
 	_, err = fmt.Fprintln(p.Stdout, sandbox.ID)
 	return err
+}
+
+// tellPorts says which ports are open of those that were left to the daemon.
+func (p *program) tellPorts(asked cove.Spec, sandbox *client.Sandbox) {
+	for i, port := range sandbox.Spec.Ports {
+		if i < len(asked.Ports) && asked.Ports[i].HostPort == 0 {
+			fmt.Fprintf(p.Stderr, "cove: port %d is open as %s\n", port.Port, portText(port))
+		}
+	}
+}
+
+func portText(port cove.Port) string {
+	return net.JoinHostPort(port.Address, strconv.Itoa(port.HostPort))
 }

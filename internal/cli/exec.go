@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +33,9 @@ with -d what POST …/processes replies.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usage("missing ID", "as in: cove exec build -- make test")
+			}
+			if len(args) > 1 && args[1] != "--" && strings.HasPrefix(args[1], "-") {
+				return usage("flag "+quote(args[1])+" comes after the id", "write flags before it, as in: cove exec "+args[1]+" "+quote(args[0])+" -- COMMAND; a command that begins with - goes after --")
 			}
 			if err := command.parse(args[1:], p.json, false); err != nil {
 				return err

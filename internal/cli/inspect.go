@@ -48,6 +48,8 @@ func (p *program) inspect(ctx context.Context, args []string) error {
 		{"limits", fmt.Sprintf("%g cpus, %v memory, %d processes, %v disk", spec.Limits.CPUs, spec.Limits.Memory, spec.Limits.Pids, spec.Limits.Disk)},
 		{"commands", fmt.Sprintf("as %s in %s, for at most %v", spec.User, spec.Workdir, spec.Timeout)},
 		{"network", string(spec.Network.Mode)},
+		{"ports", dash(ports(spec.Ports))},
+		{"mounts", dash(mounts(spec.Mounts))},
 		{"read-only", fmt.Sprint(spec.ReadOnly)},
 		{"labels", dash(pairs(spec.Labels))},
 		// Values of variables are often secrets; --json has them for who wants them.
@@ -66,6 +68,31 @@ func pairs(m map[string]string) string {
 	var words []string
 	for _, key := range slices.Sorted(maps.Keys(m)) {
 		words = append(words, key+"="+m[key])
+	}
+	return strings.Join(words, " ")
+}
+
+// ports lists what is open on the daemon's machine, as in 127.0.0.1:8080->80.
+func ports(list []cove.Port) string {
+	var words []string
+	for _, port := range list {
+		words = append(words, fmt.Sprintf("%s->%d", portText(port), port.Port))
+	}
+	return strings.Join(words, " ")
+}
+
+// mounts lists what is mounted, as in /srv->/data:ro.
+func mounts(list []cove.Mount) string {
+	var words []string
+	for _, mount := range list {
+		word := mount.Source
+		if mount.Type == cove.MountTmpfs {
+			word = "tmpfs"
+		}
+		if word += "->" + mount.Target; mount.ReadOnly {
+			word += ":ro"
+		}
+		words = append(words, word)
 	}
 	return strings.Join(words, " ")
 }

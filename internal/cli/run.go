@@ -79,6 +79,7 @@ func (p *program) run(ctx context.Context, spec cove.Spec, c command) error {
 	if err != nil {
 		return interrupted(err, relay)
 	}
+	p.tellPorts(spec, sandbox)
 	release := lease.keep(ctx, sandbox)
 	err = p.explain(ctx, sandbox, p.attached(relay.Context, sandbox, c, relay))
 	release()

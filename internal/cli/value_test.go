@@ -46,7 +46,7 @@ func TestSpecFlags(t *testing.T) {
 		"no time is not the default":               {args: []string{"--timeout", "0s"}, err: "--timeout: 0s must be more than 0"},
 		"a duration is one":                        {args: []string{"--ttl", "soon"}, err: `--ttl: duration "soon" is not`},
 		"a flag needs its value":                   {args: []string{"--cpus"}, err: "--cpus needs a value"},
-		"a flag must exist":                        {args: []string{"--privileged"}, err: "unknown flag --privileged"},
+		"a flag must exist":                        {args: []string{"--priviledged"}, err: "unknown flag --priviledged"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
