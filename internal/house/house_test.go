@@ -49,6 +49,7 @@ var mayImport = []struct {
 	{"guest", []string{".", "guest"}},
 	{"bench", []string{".", "client", "bench"}},
 	{"internal/house", nil},
+	{"internal/ordinary", nil},
 	{"test/e2e", []string{"."}},
 }
 

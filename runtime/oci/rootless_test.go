@@ -3,9 +3,7 @@ package oci
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,11 +12,9 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/internal/ordinary"
 	"github.com/covehq/cove/runtime/internal/cgroup"
 )
-
-// ordinary is the uid and gid of the user that rootless tests run as; nobody has it.
-const ordinary = 54321
 
 // TestConformanceAsAnOrdinaryUser runs the suite for gVisor again in a process without
 // privileges.
@@ -47,7 +43,7 @@ func TestLimitsHoldInADelegatedCgroup(t *testing.T) {
 		}
 		t.Cleanup(func() { removeGroups(t, group) })
 		for _, path := range []string{group, filepath.Join(group, "cgroup.procs")} {
-			if err := os.Chown(path, ordinary, ordinary); err != nil {
+			if err := os.Chown(path, ordinary.ID, ordinary.ID); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -101,88 +97,14 @@ func removeGroups(t *testing.T, group string) {
 	}
 }
 
-// asOrdinaryUser runs tests of this program as a user without privileges, in some cgroups,
-// and returns what they printed.
+// asOrdinaryUser runs a test of this program as a user without privileges, in some cgroups,
+// and returns what it printed.
 func asOrdinaryUser(t *testing.T, run string, groups []string) string {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("boots hundreds of sandboxes: run without -short")
-	}
-	if os.Geteuid() != 0 {
-		t.Skip("this is an ordinary user's process: TestConformance does the same")
-	}
-	dir, err := os.MkdirTemp("", "cove-user")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	home := filepath.Join(dir, "home")
-	if err := os.Mkdir(home, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chown(home, ordinary, ordinary); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	bin, self := binaries(t), filepath.Join(dir, "oci.test")
-	executable, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for target, source := range map[string]string{
-		self: executable, filepath.Join(dir, "cove-agent"): filepath.Join(bin, "cove-agent"), filepath.Join(dir, "cove-runsc"): filepath.Join(bin, "cove-runsc"),
-	} {
-		copyProgram(t, source, target)
-	}
-	script := `for group in $GROUPS_TO_ENTER; do echo $$ > $group/cgroup.procs; done; unset GROUPS_TO_ENTER; exec setpriv --reuid $USER_ID --regid $USER_ID --clear-groups "$@"`
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", self, "-test.v", "-test.timeout=10m", "-test.run=^"+strings.ReplaceAll(run, "/", "$/^")+"$")
-	cmd.Dir, cmd.WaitDelay = home, 10*time.Second
-	cmd.Env = []string{
-		"PATH=/usr/bin:/bin:/usr/sbin:/sbin", "HOME=" + home, "TMPDIR=" + home, "COVE_BIN=" + dir, "COVE_REQUIRE=" + os.Getenv("COVE_REQUIRE"),
-		"GROUPS_TO_ENTER=" + strings.Join(groups, " "), fmt.Sprintf("USER_ID=%d", ordinary),
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	output, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("as an ordinary user: %v\n%s", err, failures(string(output)))
-	}
-	return string(output)
-}
-
-func copyProgram(t *testing.T, source, target string) {
-	t.Helper()
-	in, err := os.Open(source)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
-	out, err := os.OpenFile(target, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o755)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(out, in); err != nil {
-		t.Fatal(err)
-	}
-	if err := out.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// failures returns what a run of tests printed, without the tests that passed.
-func failures(output string) string {
-	var kept []string
-	for line := range strings.Lines(output) {
-		if text := strings.TrimSpace(line); !strings.HasPrefix(text, "=== ") && !strings.HasPrefix(text, "--- PASS") {
-			kept = append(kept, line)
-		}
-	}
-	return strings.Join(kept, "")
+	bin := binaries(t)
+	return ordinary.Test(t, ordinary.Options{Run: run, Groups: groups, Programs: map[string]string{
+		"cove-agent": filepath.Join(bin, "cove-agent"), "cove-runsc": filepath.Join(bin, "cove-runsc"),
+	}})
 }
 
 func TestAnOrdinaryUserIsToldWhatIsDegraded(t *testing.T) {

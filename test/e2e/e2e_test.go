@@ -80,6 +80,15 @@ func buildPrograms() error {
 // eachRuntime runs a test on every tested runtime, in parallel. A runtime that can't run
 // here is skipped, for the reason that the product gives, unless COVE_REQUIRE names it.
 func eachRuntime(t *testing.T, test func(t *testing.T, runtime string)) {
+	onRuntimes(t, tested, test)
+}
+
+// required reports whether COVE_REQUIRE names something that may not be missing.
+func required(name string) bool {
+	return slices.Contains(strings.Split(os.Getenv("COVE_REQUIRE"), ","), name)
+}
+
+func onRuntimes(t *testing.T, names []string, test func(t *testing.T, runtime string)) {
 	binaries(t)
 	t.Parallel()
 	var list struct{ Runtimes []cove.Runtime }
@@ -87,14 +96,14 @@ func eachRuntime(t *testing.T, test func(t *testing.T, runtime string)) {
 	if err := json.Unmarshal([]byte(w.output(t, "runtime", "ls", "--json")), &list); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range tested {
+	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			found := slices.IndexFunc(list.Runtimes, func(r cove.Runtime) bool { return r.Name == name })
 			switch {
 			case found < 0:
 				t.Fatalf("cove runtime ls does not know %s", name)
 			case list.Runtimes[found].Available:
-			case slices.Contains(strings.Split(os.Getenv("COVE_REQUIRE"), ","), name):
+			case required(name):
 				t.Fatalf("%s is required, and can't run: %s", name, list.Runtimes[found].Reason)
 			default:
 				t.Skip(list.Runtimes[found].Reason)

@@ -31,7 +31,9 @@ func TestMachine(t *testing.T) {
 //	capture NAME              the last output becomes $NAME
 //	until PATTERN ARGUMENT…   repeats a cove until its output matches
 //	daemon stop|kill|gone     ends the daemon by SIGTERM or SIGKILL; waits for its end
-func sessions(t *testing.T, dir, runtime string) {
+//
+// They have the variables RUNTIME, STATE and DATA, and those that are given.
+func sessions(t *testing.T, dir, runtime string, variables ...string) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(env *testscript.Env) error {
@@ -41,6 +43,7 @@ func sessions(t *testing.T, dir, runtime string) {
 			env.Setenv("RUNTIME", runtime)
 			env.Setenv("STATE", w.dirs.State)
 			env.Setenv("DATA", w.dirs.Data)
+			env.Vars = append(env.Vars, variables...)
 			env.Values[sessionKey{}] = &session{tb: tb, world: w}
 			return nil
 		},
