@@ -13,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,37 +57,6 @@ func Boot(dir string, stderr io.Writer) error {
 	defer cancel()
 	err := agent.Close(ctx)
 	return errors.Join(err, <-served)
-}
-
-// rootVariable is set where the runtime can start the agent as an ordinary user alone, with
-// the capability to become root.
-const rootVariable = "COVE_BECOME_ROOT"
-
-// becomeRoot does what the runtime could not. Its capabilities stay.
-func becomeRoot() error {
-	if os.Getenv(rootVariable) == "" {
-		return nil
-	}
-	if err := os.Unsetenv(rootVariable); err != nil {
-		return err
-	}
-	err := errors.Join(syscall.Setgroups(nil), syscall.Setresgid(0, 0, 0), syscall.Setresuid(0, 0, 0))
-	if err != nil {
-		return fmt.Errorf("become root: %w", err)
-	}
-	// The capabilities came by inheritance, and are not to go on to commands. An ambient one
-	// has to be inheritable.
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
-	}
-	sets[0].Inheritable, sets[1].Inheritable = 0, 0
-	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0)
-	if errno != 0 && errno != syscall.ENOTSUP { // in a build with cgo
-		return fmt.Errorf("clear inheritable capabilities: %w", errno)
-	}
-	return nil
 }
 
 // inherit sets what commands inherit from this process, and hides the process from them.

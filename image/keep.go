@@ -277,6 +277,10 @@ func (s *Store) collectTrees(ctx context.Context, needed map[string]bool) error 
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case strings.HasPrefix(name, trashPrefix):
+		case strings.HasPrefix(name, filePrefix):
+			if _, err := os.Lstat(filepath.Join(s.dir, treeOf(name))); err == nil {
+				continue
+			}
 		case !strings.HasPrefix(name, treePrefix) || needed[strings.TrimSuffix(name, ".lock")]:
 			continue
 		}

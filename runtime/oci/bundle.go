@@ -14,17 +14,17 @@ import (
 )
 
 // writeBundle writes the sandbox's OCI configuration.
-func (d *Driver) writeBundle(id, rootfs string, root *image.Root, spec *cove.Spec) error {
+func (d *Driver) writeBundle(id string, root rootfs, spec *cove.Spec) error {
 	hosts, err := bundle.HostsFile(d.bundle(id), spec)
 	if err != nil {
 		return err
 	}
-	config, err := d.config(id, rootfs, slices.Concat(root.Binds, hosts), root.Volumes, spec)
+	config, err := d.config(id, root.path, slices.Concat(root.image.Binds, hosts), root.image.Volumes, spec)
 	if err != nil {
 		return err
 	}
 	if d.rootless {
-		unprivileged(config)
+		d.unprivileged(config, id, root.file, spec)
 	}
 	data, err := json.Marshal(config)
 	if err != nil {

@@ -73,13 +73,13 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	if err != nil {
 		return nil, err
 	}
-	if err := d.writeBundle(id, rootfs, root, spec); err != nil {
+	if err := d.writeBundle(id, rootfs, spec); err != nil {
 		return nil, err
 	}
 	if err := d.cgroups.Make(id, d.resources(spec.Limits)); err != nil {
 		return nil, err
 	}
-	stage, err := d.stageOf(id, root, binds, spec)
+	stage, err := d.stageOf(id, rootfs, binds, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -97,19 +97,6 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 		return nil, err
 	}
 	return m, nil
-}
-
-// prepareRootfs returns the directory that the runtime program is to take for the root. On
-// the host's kernel it is the sandbox's own; gVisor keeps what is written elsewhere.
-func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (string, error) {
-	bundle := d.bundle(id)
-	if d.kind == kindLinux {
-		return filepath.Join(bundle, "rootfs"), d.mountRootfs(ctx, bundle, root, spec)
-	}
-	if err := os.Mkdir(d.disk(id), 0o700); err != nil {
-		return "", err
-	}
-	return d.mountLower(bundle, root)
 }
 
 // boot runs the sandbox and returns the door to its agent.

@@ -9,26 +9,42 @@ import (
 	"github.com/covehq/cove/runtime/internal/bundle"
 )
 
-// mountRootfs makes the root filesystem of a sandbox on the host's kernel.
-func (d *Driver) mountRootfs(ctx context.Context, dir string, root *image.Root, spec *cove.Spec) error {
-	return d.disks.MountRoot(ctx, dir, root, spec.Limits.Disk)
+// rootfs is the root filesystem that a sandbox gets.
+type rootfs struct {
+	image *image.Root
+	path  string // the directory that the runtime program is to take for it
+	file  string // if not empty, an EROFS filesystem that it is to take instead
 }
 
-// mountLower makes one tree of an image that consists of two, read-only, and returns the
-// directory of the whole; bundle.UnmountRoot undoes it. For an ordinary user the stage mounts
-// it, and the kernel unmounts it with the sandbox.
-func (d *Driver) mountLower(dir string, root *image.Root) (string, error) {
-	if root.Over == "" {
-		return root.Dir, nil
+// prepareRootfs makes the root filesystem of a sandbox. On the host's kernel it is the
+// sandbox's own; gVisor keeps what is written elsewhere, and makes one tree of an image of
+// two. For an ordinary user the stage mounts, and the kernel unmounts with the sandbox.
+// Also on error, bundle.UnmountRoot undoes it.
+func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root, spec *cove.Spec) (rootfs, error) {
+	dir := d.bundle(id)
+	own := rootfs{image: root, path: bundle.RootDir(dir)}
+	if d.kind == kindLinux {
+		return own, d.disks.MountRoot(ctx, dir, root, spec.Limits.Disk)
 	}
-	target := bundle.RootDir(dir)
-	if err := os.Mkdir(target, 0o755); err != nil {
-		return "", err
+	if err := os.Mkdir(d.disk(id), 0o700); err != nil {
+		return rootfs{}, err
 	}
 	if d.rootless {
-		return target, nil
+		var err error
+		if own.file, err = d.options.Images.File(ctx, root); err != nil {
+			return rootfs{}, err
+		}
 	}
-	return target, bundle.MountLower(target, root)
+	if root.Over == "" && own.file == "" {
+		return rootfs{image: root, path: root.Dir}, nil
+	}
+	if err := os.Mkdir(own.path, 0o755); err != nil {
+		return rootfs{}, err
+	}
+	if d.rootless {
+		return own, nil
+	}
+	return own, bundle.MountLower(own.path, root)
 }
 
 // mountBinds mounts what the spec shows of the host, and returns the spec that the runtime

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -157,13 +158,13 @@ func (s stage) enter(cmd *exec.Cmd) error {
 }
 
 // stageOf returns what the stage has to do for a sandbox.
-func (d *Driver) stageOf(id string, root *image.Root, binds []bundle.Bind, spec *cove.Spec) (stage, error) {
+func (d *Driver) stageOf(id string, root rootfs, binds []bundle.Bind, spec *cove.Spec) (stage, error) {
 	s := stage{Cgroups: d.cgroups.Procs(id)}
 	if !d.cgroups.Has("cpu") {
 		s.CPUs = int(math.Ceil(spec.Limits.CPUs))
 	}
-	if root.Over != "" {
-		s.Mounts = append(s.Mounts, stageMount{Lower: bundle.Lower(root), Target: filepath.Join(d.bundle(id), "rootfs")})
+	if root.image.Over != "" && root.file == "" {
+		s.Mounts = append(s.Mounts, stageMount{Lower: bundle.Lower(root.image), Target: root.path})
 	}
 	for _, b := range binds {
 		m, err := stageBind(b)
@@ -179,13 +180,26 @@ func (d *Driver) stageOf(id string, root *image.Root, binds []bundle.Bind, spec 
 // helpers run as the user of the first process, so that this is the one user that there is;
 // the agent becomes root by its capabilities, within gVisor's kernel. Cgroups are the
 // driver's own matter.
-func unprivileged(config *specs.Spec) {
+//
+// A root filesystem in one file has owners of its own: of a tree, everything would belong to
+// the one user.
+func (d *Driver) unprivileged(config *specs.Spec, id, file string, spec *cove.Spec) {
 	process := config.Process
 	process.User = specs.User{UID: image.UserID, GID: image.UserID}
 	process.Env = append(process.Env, guestRoot+"=1")
-	process.Capabilities.Inheritable = process.Capabilities.Permitted
-	process.Capabilities.Ambient = process.Capabilities.Permitted
+	// CAP_SYS_ADMIN is for one mount of the agent's, which gives it away for ever then.
+	own := append(slices.Clone(process.Capabilities.Permitted), "CAP_SYS_ADMIN")
+	*process.Capabilities = specs.LinuxCapabilities{Bounding: own, Effective: own, Permitted: own, Inheritable: own, Ambient: own}
 	config.Linux.CgroupsPath, config.Linux.Resources = "", nil
+	if file == "" {
+		return
+	}
+	const rootfs = "dev.gvisor.spec.rootfs."
+	config.Annotations = map[string]string{rootfs + "source": file, rootfs + "type": "erofs", rootfs + "overlay": "memory"}
+	if !spec.ReadOnly {
+		config.Annotations[rootfs+"overlay"] = "dir=" + d.disk(id)
+		config.Annotations[rootfs+"options"] = fmt.Sprintf("size=%d", spec.Limits.Disk)
+	}
 }
 
 // guestRoot tells the agent to become root.

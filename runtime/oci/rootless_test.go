@@ -1,6 +1,7 @@
 package oci
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,30 +13,38 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/dial"
 	"github.com/covehq/cove/internal/ordinary"
 	"github.com/covehq/cove/runtime/internal/cgroup"
 )
 
 // TestConformanceAsAnOrdinaryUser runs the suite for gVisor again in a process without
-// privileges.
+// privileges, to which cgroups were given, so that every limit can be enforced.
 func TestConformanceAsAnOrdinaryUser(t *testing.T) {
-	asOrdinaryUser(t, "TestConformance/gvisor", nil)
+	groups, reason := delegate(t)
+	if reason != "" {
+		t.Log("without delegated cgroups, and so without what needs them:", reason)
+		asOrdinaryUser(t, "TestConformance/gvisor", nil, "COVE_REQUIRE=")
+		return
+	}
+	asOrdinaryUser(t, "TestConformance/gvisor", groups)
+	if output := asOrdinaryUser(t, "TestDelegationIsComplete", groups); !strings.Contains(output, "PASS: TestDelegationIsComplete") {
+		t.Errorf("delegation was not seen:\n%s", output)
+	}
 }
 
-// TestLimitsHoldInADelegatedCgroup runs the checks of limits as an ordinary user to whom
-// cgroups were given.
-func TestLimitsHoldInADelegatedCgroup(t *testing.T) {
+// delegate gives the ordinary user a group of every controller, or says why it can't.
+func delegate(t *testing.T) (groups []string, reason string) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root can give a cgroup to somebody else")
+		return nil, "only root can give a cgroup to somebody else"
 	}
 	tree := cgroup.Find("")
 	if !tree.Has("memory") || !tree.Has("cpu") || !tree.Has("pids") {
-		t.Skip("no controllers are mounted here")
+		return nil, "no controllers are mounted here"
 	}
 	if tree.Unified {
-		t.Skip("the group of these tests has processes of others, so that it can't pass controllers on")
+		return nil, "the group of these tests has processes of others, so that it can't pass controllers on"
 	}
-	var groups []string
 	for _, controller := range []string{"cpu", "memory", "pids"} {
 		group := filepath.Join(tree.MountOf(controller), fmt.Sprintf("cove-test-%d", os.Getpid()))
 		if err := os.MkdirAll(group, 0o755); err != nil {
@@ -50,18 +59,49 @@ func TestLimitsHoldInADelegatedCgroup(t *testing.T) {
 		groups = append(groups, group)
 	}
 	slices.Sort(groups)
-	groups = slices.Compact(groups)
-	for run, want := range map[string]string{
-		"TestConformance/gvisor/limits": "PASS: TestConformance/gvisor/limits/memory",
-		"TestDelegationIsComplete":      "PASS: TestDelegationIsComplete",
-	} {
-		if output := asOrdinaryUser(t, run, groups); !strings.Contains(output, want) {
-			t.Errorf("no %q in the output:\n%s", want, output)
-		}
+	return slices.Compact(groups), ""
+}
+
+// TestMemoryIsBoundedWithoutACgroup runs TestMemoryIsSampled as a user who has none.
+func TestMemoryIsBoundedWithoutACgroup(t *testing.T) {
+	output := asOrdinaryUser(t, "TestMemoryIsSampled", nil)
+	if !t.Failed() && !strings.Contains(output, "PASS: TestMemoryIsSampled") {
+		t.Errorf("it did not run:\n%s", output)
 	}
 }
 
-// TestDelegationIsComplete is for a process that TestLimitsHoldInADelegatedCgroup starts.
+// TestMemoryIsSampled is for a process that TestMemoryIsBoundedWithoutACgroup starts.
+func TestMemoryIsSampled(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root has a cgroup")
+	}
+	d, err := rig{Dir: t.TempDir(), Bin: binaries(t), Runtime: "gvisor"}.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := cove.Spec{Runtime: "gvisor", Limits: cove.Limits{Memory: 128 * cove.MiB}}.WithDefaults()
+	m, err := d.Create(t.Context(), "greedy", &spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Destroy(context.Background())
+	client := dial.New(m.Dial)
+	defer client.Close()
+	// A line without an end, which tail has to keep whole.
+	stream, err := client.Start(t.Context(), dial.Start{Argv: []string{"sh", "-c", "head -c 600000000 /dev/zero | tail -n 1 | wc -c; sleep 60"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	defer cancel()
+	exit, err := m.Wait(ctx)
+	if err != nil || exit.Reason != cove.ReasonOOM {
+		t.Errorf("got %+v, %v, want an end for lack of memory", exit, err)
+	}
+}
+
+// TestDelegationIsComplete is for a process that TestConformanceAsAnOrdinaryUser starts.
 func TestDelegationIsComplete(t *testing.T) {
 	tree := cgroup.FindDelegated("cove/test")
 	if len(tree.Hierarchies) == 0 {
@@ -99,10 +139,10 @@ func removeGroups(t *testing.T, group string) {
 
 // asOrdinaryUser runs a test of this program as a user without privileges, in some cgroups,
 // and returns what it printed.
-func asOrdinaryUser(t *testing.T, run string, groups []string) string {
+func asOrdinaryUser(t *testing.T, run string, groups []string, env ...string) string {
 	t.Helper()
 	bin := binaries(t)
-	return ordinary.Test(t, ordinary.Options{Run: run, Groups: groups, Programs: map[string]string{
+	return ordinary.Test(t, ordinary.Options{Run: run, Groups: groups, Env: env, Programs: map[string]string{
 		"cove-agent": filepath.Join(bin, "cove-agent"), "cove-runsc": filepath.Join(bin, "cove-runsc"),
 	}})
 }
