@@ -136,44 +136,49 @@ func (d *Driver) template() bundle.Template {
 }
 
 // boot has the engine run the sandbox, and returns when its agent answers.
-func (d *Driver) boot(ctx context.Context, id string, config *specs.Spec, rootfs []*types.Mount, spec *cove.Spec) (*machine, error) {
+func (d *Driver) boot(ctx context.Context, id string, config *specs.Spec, rootfs []*types.Mount, spec *cove.Spec) (_ *machine, err error) {
 	var stdio *pipes
 	if d.variant.reach == byStdio {
-		var err error
 		if stdio, err = newPipes(d.bundle(id), "first"); err != nil {
 			return nil, err
 		}
 	}
-	m, err := d.bootWith(ctx, id, config, rootfs, stdio, spec)
-	if err != nil && stdio != nil {
-		_ = stdio.Close()
-		if said := stdio.said.String(); said != "" {
-			err = fmt.Errorf("%w: %s", err, said)
+	var m *machine
+	defer func() {
+		if err == nil {
+			return
 		}
-	}
-	return m, err
-}
-
-func (d *Driver) bootWith(ctx context.Context, id string, config *specs.Spec, rootfs []*types.Mount, stdio *pipes, spec *cove.Spec) (*machine, error) {
+		if m != nil {
+			m.release()
+		}
+		if stdio != nil {
+			err = withComplaint(err, stdio)
+			_ = stdio.Close()
+		}
+	}()
 	pid, err := d.createTask(ctx, id, config, rootfs, stdio)
 	if err != nil {
 		return nil, fmt.Errorf("containerd did not make the sandbox: %w", err)
 	}
 	known := handle{Version: handleVersion, PID: pid, Boot: process.BootID(), Memory: spec.Limits.Memory}
-	m, err := d.machine(id, known)
-	if err != nil {
+	if m, err = d.machine(id, known); err != nil {
 		return nil, err
 	}
-	if err = d.startTask(ctx, id); err != nil {
-		err = fmt.Errorf("containerd did not start the sandbox: %w", err)
-	} else if err = m.connect(ctx, stdio); err == nil {
-		err = m.ready(ctx)
+	if err := d.startTask(ctx, id); err != nil {
+		return nil, fmt.Errorf("containerd did not start the sandbox: %w", err)
 	}
-	if err != nil {
-		m.release()
+	if err := m.connect(ctx, stdio); err != nil {
 		return nil, err
 	}
-	return m, nil
+	return m, m.ready(ctx)
+}
+
+// withComplaint adds what the first process said last, should it have said anything.
+func withComplaint(err error, stdio *pipes) error {
+	if said := stdio.said.String(); said != "" {
+		return fmt.Errorf("%w: %s", err, said)
+	}
+	return err
 }
 
 // link is a way to the agent.

@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"strconv"
 	"sync"
@@ -77,10 +76,7 @@ func (s *streams) carrier(ctx context.Context) (*carrier.Carrier, error) {
 	}
 	c, err := carrier.New(ctx, conn)
 	if err != nil {
-		if said := conn.said.String(); said != "" {
-			err = fmt.Errorf("%w: %s", err, said)
-		}
-		return nil, err
+		return nil, withComplaint(err, conn)
 	}
 	s.current, s.process = c, process
 	return c, nil

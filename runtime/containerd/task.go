@@ -213,7 +213,7 @@ func (d *Driver) deleteTask(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if status := response.GetProcess().GetStatus(); status != tasktypes.Status_STOPPED && status != tasktypes.Status_CREATED {
+		if response.GetProcess().GetStatus() != tasktypes.Status_STOPPED { // a shim that is to delete what lives waits for its output to end
 			request := &tasks.KillRequest{ContainerID: name, Signal: uint32(unix.SIGKILL), All: d.variant.reach == byStdio}
 			if _, err := service.Kill(ctx, request); err != nil && !errdefs.IsNotFound(errgrpc.ToNative(err)) {
 				return err
