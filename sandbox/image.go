@@ -275,6 +275,12 @@ func (h *Host) PruneImages(ctx context.Context, runtime string) ([]cove.Image, e
 func (h *Host) ImportImage(ctx context.Context, runtime, name string, archive io.Reader, progress func(cove.PullProgress)) (*cove.Image, error) {
 	var image *cove.Image
 	err := h.withImages("import image", name, func() error {
+		var p problems
+		checkText(&p, "name", name, "use a name such as team/base:1")
+		h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckImage(name) })
+		if err := p.err("import image"); err != nil {
+			return err
+		}
 		keeper, err := h.keeper(ctx, runtime)
 		if err != nil {
 			return err

@@ -61,7 +61,7 @@ func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sand
 	if err := oci.ClaimCgroup(); err != nil {
 		o.Logger.Warn("limits will be less strict", "err", err)
 	}
-	images, err := image.Open(filepath.Join(o.Dirs.Data, "images"))
+	images, err := image.OpenWith(filepath.Join(o.Dirs.Data, "images"), image.Options{Mirrors: o.Mirrors})
 	if err != nil {
 		return nil, err
 	}

@@ -23,6 +23,7 @@ type settings struct {
 	LogLevel       string `yaml:"log_level"`
 	MaxSandboxes   string `yaml:"max_sandboxes"`
 	Policy         string `yaml:"policy"`
+	Mirrors        string `yaml:"mirrors"`
 }
 
 // sources lists where the value of a flag comes from when it is not given.
@@ -37,6 +38,7 @@ func (s settings) sources() []source {
 		{"log-level", "COVE_LOG_LEVEL", "log_level", s.LogLevel},
 		{"max-sandboxes", "COVE_MAX_SANDBOXES", "max_sandboxes", s.MaxSandboxes},
 		{"policy", "COVE_POLICY", "policy", s.Policy},
+		{"mirrors", "COVE_MIRRORS", "mirrors", s.Mirrors},
 	}
 }
 

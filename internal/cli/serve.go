@@ -7,8 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -22,11 +24,12 @@ import (
 // ServeOptions is what the verb serve was asked to do.
 type ServeOptions struct {
 	Dirs           daemon.Dirs
-	DefaultRuntime string        // "": Cove's own default
-	MaxSandboxes   int           // 0: the host's default, 1000
-	IdleExit       time.Duration // leave after this long without use; 0: never
-	Policy         string        // file of the operator's policy
-	PolicyOptional bool          // nobody named that file: it may be missing
+	DefaultRuntime string              // "": Cove's own default
+	MaxSandboxes   int                 // 0: the host's default, 1000
+	IdleExit       time.Duration       // leave after this long without use; 0: never
+	Policy         string              // file of the operator's policy
+	PolicyOptional bool                // nobody named that file: it may be missing
+	Mirrors        map[string][]string // of registries, by name; the best first
 	Logger         *slog.Logger
 	Ready          func() error // to be called once requests are answered
 }
@@ -37,6 +40,7 @@ type serveFlags struct {
 	defaultRuntime string
 	maxSandboxes   int
 	policy         string
+	mirrors        mirrors
 	logFormat      logFormat
 	logLevel       slog.LevelVar
 	logFile        string
@@ -71,6 +75,7 @@ With --json, writes its log as JSON.`,
 	flags.Var(durationFlag(&o.idleExit), "idle-exit", "leave after this time without requests and sandboxes; default never")
 	flags.StringVar(&o.defaultRuntime, "default-runtime", "", "runtime of sandboxes that ask for none; default gvisor")
 	flags.Var(countFlag(&o.maxSandboxes), "max-sandboxes", "most sandboxes at a time; default 1000")
+	flags.Var(&o.mirrors, "mirrors", "where to look for images first, as in 'docker.io=mirror.example:5000 ghcr.io=mirror.example/ghcr'; several of one registry are asked in order")
 	flags.StringVar(&o.policy, "policy", "", "file that says what sandboxes may be given of this machine, read again when it changes; default policy.yaml of the data directory, else /etc/cove/policy.yaml")
 	flags.Var(&o.logFormat, "log-format", "text or json")
 	flags.Var(levelFlag{&o.logLevel}, "log-level", "debug, info, warn or error")
@@ -114,7 +119,7 @@ func (p *program) serve(ctx context.Context, o *serveFlags) error {
 		return err
 	}
 	return p.Serve(ctx, ServeOptions{
-		Policy: policy, PolicyOptional: optional,
+		Policy: policy, PolicyOptional: optional, Mirrors: o.mirrors,
 		Dirs: dirs, DefaultRuntime: o.defaultRuntime, MaxSandboxes: o.maxSandboxes, IdleExit: idle,
 		Logger: slog.New(o.handler(to, p.json)), Ready: ready,
 	})
@@ -203,3 +208,36 @@ func (l levelFlag) String() string {
 
 // Type implements pflag.Value.
 func (l levelFlag) Type() string { return "level" }
+
+// mirrors is a flag: registries and their mirrors, as REGISTRY=HOST[:PORT][/PATH] between
+// spaces.
+type mirrors map[string][]string
+
+// Set implements pflag.Value. It adds to what was given before.
+func (m *mirrors) Set(text string) error {
+	for word := range strings.FieldsSeq(text) {
+		registry, mirror, ok := strings.Cut(word, "=")
+		if !ok || registry == "" || mirror == "" || strings.Contains(mirror, "://") {
+			return fmt.Errorf("%s is not REGISTRY=HOST[:PORT][/PATH]", quote(word))
+		}
+		if *m == nil {
+			*m = mirrors{}
+		}
+		(*m)[registry] = append((*m)[registry], mirror)
+	}
+	return nil
+}
+
+// String implements pflag.Value.
+func (m *mirrors) String() string {
+	var words []string
+	for _, registry := range slices.Sorted(maps.Keys(*m)) {
+		for _, mirror := range (*m)[registry] {
+			words = append(words, registry+"="+mirror)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// Type implements pflag.Value.
+func (m *mirrors) Type() string { return "mirrors" }
