@@ -39,6 +39,10 @@ type Error struct {
 	ID   string // of what: a sandbox id, a path, a runtime; may be empty
 	Err  error  // what went wrong, in lower case and without a period
 	Hint string // what to do about it; may be empty
+
+	// Exit is the status that a shell gives a command of which no program ran: 127 where
+	// there is none, 126 where there is one that can't be executed, else 0.
+	Exit int
 }
 
 // Errorf makes an Error of code around a message. It is a shorthand for validation
@@ -78,7 +82,7 @@ func (e *Error) Is(target error) bool {
 }
 
 // CodeOf returns the kind of err: that of the first Error or Code in its chain, Timeout
-// for an expired context, else Internal. It returns "" for nil.
+// for an expired context, Unavailable for a cancelled one, else Internal. It returns "" for nil.
 func CodeOf(err error) Code {
 	if err == nil {
 		return ""
@@ -93,6 +97,9 @@ func CodeOf(err error) Code {
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		return Timeout
+	}
+	if errors.Is(err, context.Canceled) {
+		return Unavailable // whoever asked has left, or what was asked is leaving
 	}
 	return Internal
 }
@@ -112,7 +119,19 @@ func HintOf(err error) string {
 	return ""
 }
 
-// Wrap gives err an operation and an id, keeping its code and hint. It returns nil for
+// ExitOf returns the Exit nearest to the surface of err, or 0.
+func ExitOf(err error) int {
+	var e *Error
+	for errors.As(err, &e) {
+		if e.Exit != 0 {
+			return e.Exit
+		}
+		err = e.Err
+	}
+	return 0
+}
+
+// Wrap gives err an operation and an id, keeping its code, hint and exit. It returns nil for
 // nil, and err itself where it already is an Error of the same operation.
 func Wrap(err error, op, id string) error {
 	if err == nil {
@@ -129,7 +148,7 @@ func Wrap(err error, op, id string) error {
 		}
 		return err
 	}
-	return &Error{Code: CodeOf(err), Op: op, ID: id, Err: err, Hint: HintOf(err)}
+	return &Error{Code: CodeOf(err), Op: op, ID: id, Err: err, Hint: HintOf(err), Exit: ExitOf(err)}
 }
 
 // Problems collects what is wrong with a request, so that a caller hears all of it at once.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"connectrpc.com/connect"
@@ -48,6 +49,9 @@ func wireError(err error) error {
 	failed.Meta().Set(wire.CodeHeader, string(code))
 	if hint := cove.HintOf(err); hint != "" {
 		failed.Meta().Set(wire.HintHeader, headerText(hint))
+	}
+	if exit := cove.ExitOf(err); exit != 0 {
+		failed.Meta().Set(wire.ExitHeader, strconv.Itoa(exit))
 	}
 	return failed
 }

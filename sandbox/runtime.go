@@ -105,7 +105,7 @@ func (h *Host) runtime(name string) (*runtime, error) {
 		return nil, &cove.Error{
 			Code: cove.Invalid,
 			Err:  fmt.Errorf("runtime %s is unknown", quote(name)),
-			Hint: "use one of " + strings.Join(h.families(), ", "),
+			Hint: "use one of " + strings.Join(h.choices(), ", "),
 		}
 	}
 	opened, err := opener(variant)
@@ -130,6 +130,18 @@ func (h *Host) keep(r *runtime) *runtime {
 // families returns the names of the drivers, sorted.
 func (h *Host) families() []string {
 	return slices.Sorted(maps.Keys(h.openers))
+}
+
+// choices returns the names that a spec can have for a runtime: a family that is nothing
+// without a variant has NAME in its place.
+func (h *Host) choices() []string {
+	names := h.families()
+	for i, name := range names {
+		if _, err := h.openers[name](""); cove.CodeOf(err) == cove.Invalid {
+			names[i] = name + ":NAME"
+		}
+	}
+	return names
 }
 
 // Runtimes describes every runtime family and the variants of Options.Variants, sorted by

@@ -57,6 +57,7 @@ func fail(ctx context.Context, op, id string, err error) error {
 		failed.Code = own(wire.OfConnect(answer.Meta().Get(wire.CodeHeader), answer.Code()))
 		failed.Err = errors.New(printable(answer.Message()))
 		failed.Hint = printable(answer.Meta().Get(wire.HintHeader))
+		failed.Exit = startStatus(answer.Meta().Get(wire.ExitHeader))
 	case errors.As(err, &answer) && answer.Code() == connect.CodeResourceExhausted:
 		failed.Code = cove.TooLarge
 		failed.Err = errors.New("the reply is larger than an agent may send")
@@ -69,6 +70,18 @@ func fail(ctx context.Context, op, id string, err error) error {
 		failed.Hint = hints[failed.Code]
 	}
 	return failed
+}
+
+// startStatus reads the status of a command that could not be started: a guest may say
+// either of two.
+func startStatus(header string) int {
+	switch header {
+	case "126":
+		return 126
+	case "127":
+		return 127
+	}
+	return 0
 }
 
 // failStatus makes the *cove.Error for an HTTP reply that is an error, and reads of its

@@ -200,17 +200,26 @@ func (c *Command) find() (string, error) {
 			return candidate, nil
 		}
 	}
-	return "", cove.Errorf(cove.Invalid, "start", "", fmt.Sprintf("there is no program %q in PATH", name),
-		"install it, or give the path of a program")
+	return "", &cove.Error{
+		Code: cove.Invalid, Op: "start", Err: fmt.Errorf("there is no program %q in PATH", name),
+		Hint: "install it, or give the path of a program", Exit: exitNoProgram,
+	}
 }
+
+// The statuses of shells for a command of which no program ran.
+const (
+	exitNotExecutable = 126
+	exitNoProgram     = 127
+)
 
 // startError says why a program could not be executed.
 func startError(c *Command, err error) error {
-	failed := &cove.Error{Code: cove.Invalid, Op: "start", Err: fmt.Errorf("%s: %w", c.Argv[0], err)}
+	failed := &cove.Error{Code: cove.Invalid, Op: "start", Err: fmt.Errorf("%s: %w", c.Argv[0], err), Exit: exitNotExecutable}
 	switch {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, syscall.ENOMEM), errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return resources(err)
 	case errors.Is(err, fs.ErrNotExist):
+		failed.Exit = exitNoProgram
 		failed.Hint = "check the path of the program, and of the interpreter or loader that it names"
 	case errors.Is(err, fs.ErrPermission):
 		failed.Hint = fmt.Sprintf("make sure that user %s may execute the program and enter the directory %s", c.Account.Name, c.Dir)

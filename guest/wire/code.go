@@ -15,6 +15,9 @@ const (
 	CodeHeader = "Cove-Code"
 	// HintHeader says what to do about an error, beside CodeHeader.
 	HintHeader = "Cove-Hint"
+	// ExitHeader has the status of a command that could not be started, as shells have it,
+	// beside CodeHeader.
+	ExitHeader = "Cove-Exit"
 	// ResultTrailer follows an archive: ResultOK when it is whole, else what went wrong.
 	ResultTrailer = "Cove-Result"
 	// ResultOK is the result of a whole archive.

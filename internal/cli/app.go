@@ -63,7 +63,8 @@ second and are thrown away afterwards. Nothing needs to run beforehand: cove sta
 its daemon when none answers, and the daemon leaves when it is of no use any more.
 
 Exit codes: that of the command for run and exec; 124 when it timed out; 125 when
-Cove failed to run it; else 1 for an error and 2 for a mistake in the command line.`,
+Cove failed to run it; 126 when its program can't be executed, and 127 when there is
+none; else 1 for an error and 2 for a mistake in the command line.`,
 		Example: `  cove run -- python3 -c 'print(6*7)'
   cat data.csv | cove run --memory 1g -- sort -u > sorted.csv
   id=$(cove create) && cove cp ./project $id:/workspace && cove exec -it $id -- bash`,

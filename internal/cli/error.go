@@ -106,11 +106,15 @@ func (p *program) reportJSON(err error) {
 	encoder.Encode(map[string]body{"error": {Code: cove.CodeOf(err), Message: err.Error(), Hint: cove.HintOf(err)}})
 }
 
-// failed marks err as Cove's own failure to run a command.
+// failed marks err as Cove's own failure to run a command, unless it is the command's: its
+// program is not there, or can't be executed.
 func failed(err error) error {
 	var exit *statusError
 	if err == nil || errors.As(err, &exit) {
 		return err
+	}
+	if status := cove.ExitOf(err); status != 0 {
+		return &statusError{status: status, err: err}
 	}
 	return &statusError{status: exitFailed, err: err}
 }

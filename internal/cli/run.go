@@ -28,7 +28,8 @@ not a terminal, and with -i. The sandbox lives as long as this program does; --t
 limits that. After --timeout (default 300s; with -t none) the command is killed.
 
 The exit code is the command's, 128+n when signal n ended it, 124 when it timed out,
-and 125 when Cove failed to run it.
+125 when Cove failed to run it, 126 when its program can't be executed, and 127 when
+there is none.
 
 Without a command, runs the ENTRYPOINT and CMD of an image that has them; a command takes
 the place of both.
@@ -101,6 +102,9 @@ func interrupted(err error, relay *relay) error {
 // its sandbox died under it, the sandbox knows why.
 func (p *program) explain(ctx context.Context, sandbox *client.Sandbox, err error) error {
 	var exit *statusError
+	if errors.Is(err, context.Canceled) {
+		return err
+	}
 	lost := errors.Is(err, cove.Unavailable) || errors.Is(err, cove.Gone) || errors.Is(err, cove.NotFound)
 	if !lost || errors.As(err, &exit) {
 		return err

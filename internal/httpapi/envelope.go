@@ -24,6 +24,7 @@ type ErrorBody struct {
 	Message string    `json:"message" doc:"what went wrong, with every problem that was found"`
 	Cause   string    `json:"cause,omitempty" doc:"the innermost error, where the message says more than that"`
 	Hint    string    `json:"hint,omitempty" doc:"what to do about it"`
+	Exit    int       `json:"exit_code,omitempty" doc:"of a command that could not be started, as shells have it: 127 where there is no such program, 126 where it can't be executed"`
 }
 
 // maxText bounds a message: it may quote what a guest said.
@@ -35,6 +36,7 @@ func Describe(err error) ErrorBody {
 		Code:    cove.CodeOf(err),
 		Message: printable(err.Error()),
 		Hint:    printable(cove.HintOf(err)),
+		Exit:    cove.ExitOf(err),
 	}
 	if cause := printable(innermost(err).Error()); cause != body.Message {
 		body.Cause = cause
@@ -52,7 +54,7 @@ func (b ErrorBody) Err() *cove.Error {
 	if message == "" {
 		message = code.Error()
 	}
-	return &cove.Error{Code: code, Err: errors.New(message), Hint: b.Hint}
+	return &cove.Error{Code: code, Err: errors.New(message), Hint: b.Hint, Exit: b.Exit}
 }
 
 // ReadError returns the error that a reply of status 400 and above carries. It reads the

@@ -21,22 +21,26 @@ func TestDescribe(t *testing.T) {
 	}{
 		"an error of ours": {
 			&cove.Error{Code: cove.NotFound, Op: "read file", ID: "/x", Err: cause, Hint: "look around"},
-			ErrorBody{cove.NotFound, "read file /x: no such file", "no such file", "look around"},
+			ErrorBody{cove.NotFound, "read file /x: no such file", "no such file", "look around", 0},
 		},
 		"the hint of an inner error is kept": {
 			fmt.Errorf("outer: %w", &cove.Error{Code: cove.Exhausted, Err: cause, Hint: "wait"}),
-			ErrorBody{cove.Exhausted, "outer: no such file", "no such file", "wait"},
+			ErrorBody{cove.Exhausted, "outer: no such file", "no such file", "wait", 0},
 		},
 		"a cause that says nothing new is left out": {
 			&cove.Error{Code: cove.Invalid, Err: cause},
-			ErrorBody{cove.Invalid, "no such file", "", ""},
+			ErrorBody{cove.Invalid, "no such file", "", "", 0},
 		},
-		"a bare code":         {cove.Gone, ErrorBody{cove.Gone, "gone", "", ""}},
-		"an expired context":  {context.DeadlineExceeded, ErrorBody{cove.Timeout, "context deadline exceeded", "", ""}},
-		"a foreign error":     {cause, ErrorBody{cove.Internal, "no such file", "", ""}},
-		"control characters":  {cove.Errorf(cove.Invalid, "", "", "a\x1b[31mb\x00c\u009bd", ""), ErrorBody{cove.Invalid, "a?[31mb?c?d", "", ""}},
-		"lines stay lines":    {cove.Errorf(cove.Invalid, "", "", "a\nb\tc", ""), ErrorBody{cove.Invalid, "a\nb\tc", "", ""}},
-		"bytes that are text": {cove.Errorf(cove.Invalid, "", "", "caf\xe9", ""), ErrorBody{cove.Invalid, "caf?", "", ""}},
+		"a command that could not be started": {
+			cove.Wrap(&cove.Error{Code: cove.Invalid, Err: cause, Exit: 127}, "exec", "x"),
+			ErrorBody{cove.Invalid, "exec x: no such file", "no such file", "", 127},
+		},
+		"a bare code":         {cove.Gone, ErrorBody{cove.Gone, "gone", "", "", 0}},
+		"an expired context":  {context.DeadlineExceeded, ErrorBody{cove.Timeout, "context deadline exceeded", "", "", 0}},
+		"a foreign error":     {cause, ErrorBody{cove.Internal, "no such file", "", "", 0}},
+		"control characters":  {cove.Errorf(cove.Invalid, "", "", "a\x1b[31mb\x00c\u009bd", ""), ErrorBody{cove.Invalid, "a?[31mb?c?d", "", "", 0}},
+		"lines stay lines":    {cove.Errorf(cove.Invalid, "", "", "a\nb\tc", ""), ErrorBody{cove.Invalid, "a\nb\tc", "", "", 0}},
+		"bytes that are text": {cove.Errorf(cove.Invalid, "", "", "caf\xe9", ""), ErrorBody{cove.Invalid, "caf?", "", "", 0}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := Describe(test.err); got != test.want {
