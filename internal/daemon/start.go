@@ -125,7 +125,13 @@ func InheritReady() (func() error, error) {
 // Environment returns those of a user's variables that a daemon has use for. The rest,
 // where people keep their tokens, has no place in a process that lives on.
 func Environment(environ []string) []string {
-	keep := []string{"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "TZ", "DBUS_SESSION_BUS_ADDRESS"}
+	keep := []string{
+		"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "TZ", "DBUS_SESSION_BUS_ADDRESS",
+		// Where images come from: registries' logins, engines, and how the network is reached.
+		"DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
+		"REGISTRY_AUTH_FILE", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR",
+		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+	}
 	return slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
 		return !slices.Contains(keep, name) && !strings.HasPrefix(name, "XDG_") && !strings.HasPrefix(name, "COVE_")
