@@ -46,6 +46,8 @@ const namespace = "cove"
 
 // Driver runs sandboxes with one shim of containerd's.
 type Driver struct {
+	bundle.Store
+
 	options  Options
 	variant  variant
 	name     string // runtime URI
@@ -177,6 +179,7 @@ func newDriver(o Options, name string, v variant) (*Driver, error) {
 	sum := sha256.Sum256([]byte(state))
 	instance := hex.EncodeToString(sum[:4])
 	return &Driver{
+		Store:   bundle.Store{Source: o.Images},
 		options: o, variant: v, name: name, instance: instance, state: state, data: data,
 		engine:  newEngine(strings.TrimPrefix(o.Address, "unix://")),
 		cgroups: cgroup.Find("cove/" + instance + "/" + directory),

@@ -19,9 +19,12 @@ import (
 )
 
 var (
-	_ driver.Driver  = (*Driver)(nil)
-	_ driver.Lister  = (*Driver)(nil)
-	_ driver.Machine = (*machine)(nil)
+	_ driver.Driver      = (*Driver)(nil)
+	_ driver.Lister      = (*Driver)(nil)
+	_ driver.Imager      = (*Driver)(nil)
+	_ driver.ImageKeeper = (*Driver)(nil)
+	_ driver.Machine     = (*machine)(nil)
+	_ driver.Statter     = (*machine)(nil)
 )
 
 // Attach implements driver.Driver.

@@ -43,6 +43,8 @@ type Options struct {
 
 // Driver runs sandboxes with one OCI runtime program.
 type Driver struct {
+	bundle.Store
+
 	options Options
 	kind    kind
 	name    string // runtime URI
@@ -120,6 +122,7 @@ func newDriver(o Options, kind kind, name, binary string) (*Driver, error) {
 		find = cgroup.FindDelegated
 	}
 	return &Driver{
+		Store:   bundle.Store{Source: o.Images},
 		options: o, kind: kind, name: name, binary: binary, rootless: rootless,
 		state:   state,
 		data:    filepath.Join(o.DataDir, strings.ReplaceAll(name, ":", "-")),

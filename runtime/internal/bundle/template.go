@@ -96,7 +96,9 @@ func openFiles() uint64 {
 }
 
 // Seccomp returns the system calls that a sandbox on the host's kernel may make.
-func Seccomp() (*specs.LinuxSeccomp, error) { return seccompProfile(&specs.Spec{Linux: &specs.Linux{}}) }
+func Seccomp() (*specs.LinuxSeccomp, error) {
+	return seccompProfile(&specs.Spec{Linux: &specs.Linux{}})
+}
 
 // Hidden returns what a sandbox on the host's kernel must not read of /proc and /sys, and
 // what it must not write.

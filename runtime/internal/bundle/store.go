@@ -1,4 +1,4 @@
-package oci
+package bundle
 
 import (
 	"context"
@@ -10,12 +10,16 @@ import (
 	"github.com/covehq/cove/image"
 )
 
-// Image implements driver.Imager. All OCI drivers of a daemon share one store.
-func (d *Driver) Image(ctx context.Context, spec *cove.Spec, progress func(cove.PullProgress)) (*cove.Image, error) {
+// Store is the part of a driver that takes its images from Cove's own store, which all such
+// drivers of a daemon share.
+type Store struct{ Source *image.Store }
+
+// Image implements driver.Imager.
+func (s Store) Image(ctx context.Context, spec *cove.Spec, progress func(cove.PullProgress)) (*cove.Image, error) {
 	if err := ownPlatform(spec.Platform); err != nil {
 		return nil, err
 	}
-	return d.options.Images.Pull(ctx, image.PullRequest{Reference: spec.Image, Policy: spec.Pull}, progress)
+	return s.Source.Pull(ctx, image.PullRequest{Reference: spec.Image, Policy: spec.Pull}, progress)
 }
 
 // ownPlatform refuses what this machine's processor can't run, or can't be told to.
@@ -41,19 +45,19 @@ func ownPlatform(platform string) error {
 }
 
 // Images implements driver.ImageKeeper.
-func (d *Driver) Images(ctx context.Context) ([]cove.Image, error) { return d.options.Images.List(ctx) }
+func (s Store) Images(ctx context.Context) ([]cove.Image, error) { return s.Source.List(ctx) }
 
 // ImportImage implements driver.ImageKeeper.
-func (d *Driver) ImportImage(ctx context.Context, name string, archive io.Reader, progress func(cove.PullProgress)) (*cove.Image, error) {
-	return d.options.Images.Import(ctx, name, archive, progress)
+func (s Store) ImportImage(ctx context.Context, name string, archive io.Reader, progress func(cove.PullProgress)) (*cove.Image, error) {
+	return s.Source.Import(ctx, name, archive, progress)
 }
 
 // RemoveImage implements driver.ImageKeeper.
-func (d *Driver) RemoveImage(ctx context.Context, reference string, used func(digest string) bool) error {
-	return d.options.Images.Remove(ctx, reference, used)
+func (s Store) RemoveImage(ctx context.Context, reference string, used func(digest string) bool) error {
+	return s.Source.Remove(ctx, reference, used)
 }
 
 // PruneImages implements driver.ImageKeeper.
-func (d *Driver) PruneImages(ctx context.Context, used func(digest string) bool) ([]cove.Image, error) {
-	return d.options.Images.Prune(ctx, used)
+func (s Store) PruneImages(ctx context.Context, used func(digest string) bool) ([]cove.Image, error) {
+	return s.Source.Prune(ctx, used)
 }
