@@ -80,58 +80,6 @@ func (r *bare) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// engine measures Docker's way, where an engine answers.
-func (b *bench) engine(ctx context.Context) {
-	docker := func(args ...string) *exec.Cmd {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		cmd := exec.CommandContext(ctx, "docker", args...)
-		cmd.Cancel = func() error { defer cancel(); return cmd.Process.Kill() }
-		cmd.WaitDelay = time.Second
-		return cmd
-	}
-	if output, err := docker("version", "--format", "{{.Server.Version}}").Output(); err != nil {
-		b.table.note("No Docker engine answered (`docker version`), so `docker run` and `docker exec` are not beside these figures.")
-		return
-	} else {
-		b.table.note("Docker %s.", strings.TrimSpace(string(output)))
-	}
-	const image = "cove-bench-host"
-	// An image of nothing: the host's system directories are bound into it.
-	build := docker("import", "-", image)
-	empty, err := exec.CommandContext(ctx, "tar", "-c", "-T", "/dev/null").Output()
-	if err != nil {
-		b.table.note("tar: %v.", err)
-		return
-	}
-	build.Stdin = strings.NewReader(string(empty))
-	if output, err := build.CombinedOutput(); err != nil {
-		b.table.note("docker import: %v: %s.", err, output)
-		return
-	}
-	defer docker("rmi", "-f", image).Run()
-	common := []string{"--network", "none", "-v", "/usr:/usr:ro", "-v", "/usr/bin:/bin:ro", "-v", "/usr/lib:/lib:ro", "-v", "/usr/lib64:/lib64:ro", image}
-	run, err := repeat(b.rounds, func(int) error {
-		return docker(append(append([]string{"run", "--rm"}, common...), "/bin/true")...).Run()
-	})
-	if err != nil {
-		b.table.note("docker run: %v.", err)
-		return
-	}
-	id, err := docker(append(append([]string{"run", "-d", "--rm"}, common...), "/bin/sleep", "600")...).Output()
-	if err != nil {
-		b.table.note("docker run -d: %v.", err)
-		return
-	}
-	name := strings.TrimSpace(string(id))
-	defer docker("rm", "-f", name).Run()
-	execs, err := repeat(b.rounds, func(int) error { return docker("exec", name, "/bin/true").Run() })
-	if err != nil {
-		b.table.note("docker exec: %v.", err)
-		return
-	}
-	b.table.note("`docker run true` %s, `docker exec true` %s.", run, execs)
-}
-
 // unmountBelow detaches what a runtime program mounted below dir and keeps for its next run.
 func unmountBelow(dir string) {
 	file, err := os.Open("/proc/self/mountinfo")

@@ -48,7 +48,9 @@ func run(ctx context.Context) error {
 	if err := b.daemonMemory(ctx); err != nil {
 		return err
 	}
-	b.engine(ctx)
+	if err := b.engine(ctx); err != nil {
+		return err
+	}
 	text := b.table.markdown()
 	fmt.Print(text)
 	if *out == "" {

@@ -13,6 +13,7 @@ import (
 // table is what the run found.
 type table struct {
 	rows  []row
+	steps []steps // on a Docker engine, side by side
 	notes []string
 }
 
@@ -76,6 +77,20 @@ func (t *table) markdown() string {
 	for _, r := range t.rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %s | %s |\n", r.what, r.runtime, r.figure, r.floor, r.floorName, r.ratio, r.budget, r.verdict)
 	}
+	if len(t.steps) > 0 {
+		b.WriteString("\nOn one Docker engine, side by side:\n\n| by |")
+		for _, name := range stepNames {
+			b.WriteString(" " + name + " |")
+		}
+		b.WriteString("\n|---|" + strings.Repeat("---|", len(stepNames)) + "\n")
+		for _, by := range t.steps {
+			b.WriteString("| " + by.name + " |")
+			for _, name := range stepNames {
+				b.WriteString(" " + by.of[name].String() + " |")
+			}
+			b.WriteString("\n")
+		}
+	}
 	for _, note := range t.notes {
 		fmt.Fprintf(&b, "\n%s\n", note)
 	}
@@ -94,6 +109,9 @@ func (s samples) at(fraction float64) time.Duration {
 func (s samples) median() time.Duration { return s.at(0.5) }
 
 func (s samples) String() string {
+	if len(s) == 0 {
+		return "-"
+	}
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	return fmt.Sprintf("%.2f ms (%.2f)", ms(s.median()), ms(s.at(0.95)))
 }
