@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -9,12 +10,17 @@ import (
 	"github.com/covehq/cove/runtime/internal/process"
 )
 
-// waitVariable makes this program a process that does nothing until its input ends.
-const waitVariable = "COVE_TEST_WAIT"
+// rootVariable makes this program a process with that root directory, which does nothing
+// until its input ends.
+const rootVariable = "COVE_TEST_ROOT"
 
 // TestMain is also that process.
 func TestMain(m *testing.M) {
-	if os.Getenv(waitVariable) != "" {
+	if root := os.Getenv(rootVariable); root != "" {
+		if err := syscall.Chroot(root); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		_, _ = os.Stdout.Write([]byte{1})
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		return
@@ -25,12 +31,8 @@ func TestMain(m *testing.M) {
 // inRoot starts a process with a root directory of its own, and holds it.
 func inRoot(t *testing.T, root string) *process.Process {
 	t.Helper()
-	program, err := os.ReadFile("/proc/self/exe")
-	must(t, err)
-	must(t, os.WriteFile(root+"/program", program, 0o700))
-	cmd := exec.CommandContext(t.Context(), "/program")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root}
-	cmd.Env = []string{waitVariable + "=1"}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
+	cmd.Env = append(os.Environ(), rootVariable+"="+root)
 	stdin, err := cmd.StdinPipe()
 	must(t, err)
 	stdout, err := cmd.StdoutPipe()
