@@ -29,7 +29,7 @@ func conform(ctx context.Context, runtime string, tell func(cli.Outcome)) (err e
 		return err
 	}
 	dirs := daemon.Dirs{State: filepath.Join(dir, "state"), Data: filepath.Join(dir, "data")}
-	defer func() { err = errors.Join(err, oci.Release(ociOptions(dirs)), os.RemoveAll(dir)) }()
+	defer func() { err = errors.Join(err, release(dirs), os.RemoveAll(dir)) }()
 	open := func() (driver.Driver, error) { return openDriver(dirs, runtime) }
 	d, err := open()
 	if err != nil {

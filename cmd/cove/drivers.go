@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/internal/daemon"
+	"github.com/covehq/cove/runtime/containerd"
 	"github.com/covehq/cove/runtime/oci"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -15,6 +17,16 @@ import (
 // ociOptions returns where the OCI drivers keep what they make.
 func ociOptions(dirs daemon.Dirs) oci.Options {
 	return oci.Options{StateDir: filepath.Join(dirs.State, "oci"), DataDir: filepath.Join(dirs.Data, "oci")}
+}
+
+// containerdOptions returns where the containerd drivers keep what they make.
+func containerdOptions(dirs daemon.Dirs) containerd.Options {
+	return containerd.Options{StateDir: filepath.Join(dirs.State, "containerd"), DataDir: filepath.Join(dirs.Data, "containerd")}
+}
+
+// release detaches what drivers keep from one sandbox to the next, where none is left.
+func release(dirs daemon.Dirs) error {
+	return errors.Join(oci.Release(ociOptions(dirs)), containerd.Release(containerdOptions(dirs)))
 }
 
 // drivers returns the opener of every runtime family, by its name.
@@ -29,11 +41,16 @@ func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[strin
 	}
 	o := ociOptions(dirs)
 	o.Images, o.Agent, o.Runsc, o.Logger = images, agent, runsc, log
+	c := containerdOptions(dirs)
+	c.Images, c.Agent, c.Runsc, c.Logger = images, agent, runsc, log
 	return map[string]driver.Opener{
 		"gvisor": oci.Gvisor(o),
 		"runc":   oci.Named(o, "runc"),
 		"crun":   oci.Named(o, "crun"),
 		"oci":    oci.Any(o),
+
+		"containerd": containerd.Open(c),
+		"kata":       containerd.Kata(c),
 	}, nil
 }
 

@@ -41,7 +41,7 @@ func serve(ctx context.Context, o cli.ServeOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
-	defer func() { err = errors.Join(err, oci.Release(ociOptions(o.Dirs))) }()
+	defer func() { err = errors.Join(err, release(o.Dirs)) }()
 	host, err := open(ctx, o, records)
 	if err != nil {
 		return err
