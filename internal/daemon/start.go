@@ -128,7 +128,7 @@ func Environment(environ []string) []string {
 	keep := []string{
 		"PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "TZ", "DBUS_SESSION_BUS_ADDRESS",
 		// Where images come from: registries' logins, engines, and how the network is reached.
-		"DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION",
+		"DOCKER_CONFIG", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION", "CONTAINERD_ADDRESS",
 		"REGISTRY_AUTH_FILE", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 	}
