@@ -45,6 +45,9 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if err := b.images(ctx); err != nil {
+		return err
+	}
 	if err := b.daemonMemory(ctx); err != nil {
 		return err
 	}
