@@ -26,7 +26,7 @@ const maxFile = 1 << 20
 // Parse reads a policy. Unknown keys and values that can't be are errors, all of them at
 // once; path is what hints call the file.
 func Parse(data []byte, path string) (*Policy, error) {
-	p := &Policy{path: path}
+	p := new(Policy)
 	err := yaml.UnmarshalWithOptions(data, p, yaml.Strict(), yaml.UseJSONUnmarshaler())
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, &cove.Error{
@@ -35,6 +35,7 @@ func Parse(data []byte, path string) (*Policy, error) {
 			Hint: "see docs/policy.md for its keys",
 		}
 	}
+	p.path = path
 	return p, p.tidy()
 }
 

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove/guest/wire/gen/guest"
 	"github.com/covehq/cove/guest/wire/gen/guest/guestconnect"
@@ -35,8 +37,9 @@ type agent struct {
 	stopped chan struct{}
 	stop    sync.Once
 
-	initError error // of POST /init
-	deaf      bool  // programs go on when their reader leaves, ports when the sandbox ends
+	initError error  // of POST /init
+	metrics   string // of GET /metrics
+	deaf      bool   // programs go on when their reader leaves, ports when the sandbox ends
 
 	mu    sync.Mutex
 	init  map[string]any
@@ -71,6 +74,7 @@ func newAgent() *agent {
 	mux.Handle(guestconnect.NewGuestHandler(a))
 	mux.HandleFunc("POST /init", a.serveInit)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("GET /metrics", a.serveMetrics)
 	mux.HandleFunc("GET /files", a.serveRead)
 	mux.HandleFunc("POST /files", a.serveWrite)
 	mux.HandleFunc("POST /cove/dial", a.serveDial)
@@ -81,17 +85,43 @@ func newAgent() *agent {
 	return a
 }
 
+func (a *agent) serveMetrics(w http.ResponseWriter, _ *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, _ = io.WriteString(w, a.metrics)
+}
+
 // dial opens a connection to the agent, until it is closed.
 func (a *agent) dial(ctx context.Context) (net.Conn, error) {
-	host, inside := net.Pipe()
+	host, inside, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
 	select {
 	case a.backlog <- inside:
 		return host, nil
 	case <-a.stopped:
-		return nil, errors.New("connection refused")
+		err = errors.New("connection refused")
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		err = ctx.Err()
 	}
+	_, _ = host.Close(), inside.Close()
+	return nil, err
+}
+
+// socketPair returns the ends of a stream that can be closed in one direction.
+func socketPair() (one, other net.Conn, err error) {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	var conns [2]net.Conn
+	for i, fd := range fds {
+		file := os.NewFile(uintptr(fd), "socketpair")
+		conn, connErr := net.FileConn(file)
+		conns[i], err = conn, errors.Join(err, connErr, file.Close())
+	}
+	return conns[0], conns[1], err
 }
 
 // close ends the agent and all that runs in it, as the end of its sandbox does.

@@ -121,9 +121,9 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 				return nil
 			})
 		}, cove.Unavailable, cove.Unavailable},
-		{"the caller leaves before it is made", putOf(cove.StateCreating, nil), cove.Internal, context.Canceled},
-		{"the caller leaves while the driver begins", cancelAt("create"), cove.Internal, context.Canceled},
-		{"the caller leaves while the driver works", cancelAt("boot"), cove.Internal, context.Canceled},
+		{"the caller leaves before it is made", putOf(cove.StateCreating, nil), cove.Unavailable, context.Canceled},
+		{"the caller leaves while the driver begins", cancelAt("create"), cove.Unavailable, context.Canceled},
+		{"the caller leaves while the driver works", cancelAt("boot"), cove.Unavailable, context.Canceled},
 		{"the caller leaves when the driver is through", func(r *rig, cancel context.CancelFunc) {
 			r.world.set(func(_ context.Context, at, _ string) error {
 				if at == "booted" {
@@ -131,9 +131,9 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 				}
 				return nil
 			})
-		}, cove.Internal, context.Canceled},
-		{"the caller leaves while the guest is dialled", cancelAt("dial"), cove.Internal, context.Canceled},
-		{"the caller leaves at the last write", putOf(cove.StateRunning, nil), cove.Internal, context.Canceled},
+		}, cove.Unavailable, context.Canceled},
+		{"the caller leaves while the guest is dialled", cancelAt("dial"), cove.Unavailable, context.Canceled},
+		{"the caller leaves at the last write", putOf(cove.StateRunning, nil), cove.Unavailable, context.Canceled},
 		{"the caller leaves right after the last write", func(r *rig, cancel context.CancelFunc) {
 			r.store.mu.Lock()
 			defer r.store.mu.Unlock()
@@ -142,7 +142,7 @@ func TestFailedCreateLeavesNothing(t *testing.T) {
 					cancel()
 				}
 			}
-		}, cove.Internal, context.Canceled},
+		}, cove.Unavailable, context.Canceled},
 		{"somebody removes it while the driver works", func(r *rig, _ context.CancelFunc) {
 			r.world.set(func(ctx context.Context, at, id string) error {
 				if at == "boot" {

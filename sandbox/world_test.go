@@ -31,6 +31,10 @@ type world struct {
 
 	// at, if not nil, is called at every step of the driver; its error fails the step.
 	at func(ctx context.Context, step, id string) error
+	// made, if not nil, is called with every spec of which a sandbox is made.
+	made func(spec *cove.Spec) error
+	// stats, if not nil, is what machines tell of themselves.
+	stats func() (*cove.Stats, error)
 }
 
 // thing is what a sandbox is on the machine: whole, half-made or dead.
@@ -135,6 +139,11 @@ func (w *world) Create(ctx context.Context, id string, spec *cove.Spec) (driver.
 	if err := w.step(ctx, "create", id); err != nil {
 		return nil, err
 	}
+	if w.made != nil {
+		if err := w.made(spec); err != nil {
+			return nil, err
+		}
+	}
 	t := &thing{dead: make(chan struct{})}
 	w.add(id, t)
 	if err := w.step(ctx, "boot", id); err != nil {
@@ -201,6 +210,13 @@ func (m *testMachine) Wait(ctx context.Context) (driver.Exit, error) {
 	case <-ctx.Done():
 		return driver.Exit{}, ctx.Err()
 	}
+}
+
+func (m *testMachine) Stats(context.Context) (*cove.Stats, error) {
+	if m.world.stats == nil {
+		return nil, errors.New("there are no cgroups")
+	}
+	return m.world.stats()
 }
 
 func (m *testMachine) Destroy(ctx context.Context) error {
