@@ -177,6 +177,12 @@ func (s *Store) kept(ctx context.Context, ref string) (*Root, error) {
 	return root, err
 }
 
+// Over returns the tree that belongs over an image that somebody else keeps, as Root.Over:
+// the directories that every sandbox has, and the files of /etc that name things.
+func (s *Store) Over(ctx context.Context) (string, error) {
+	return s.derive(ctx, "over-"+recipe, makeOver)
+}
+
 // rootfs resolves the path of a rootfs: reference.
 func (s *Store) rootfs(ctx context.Context, path string) (*Root, error) {
 	if !filepath.IsAbs(path) || strings.ContainsRune(path, 0) {

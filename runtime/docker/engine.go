@@ -1,0 +1,221 @@
+package docker
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/cli/cli/config"
+	endpoints "github.com/docker/cli/cli/context/docker"
+	contexts "github.com/docker/cli/cli/context/store"
+	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove"
+)
+
+const (
+	// pingTimeout bounds the question whether the engine answers.
+	pingTimeout = 5 * time.Second
+	// callTimeout bounds every call to the engine, which waits for a runtime in most of them.
+	callTimeout = 30 * time.Second
+	// pullTimeout bounds the fetching of an image.
+	pullTimeout = time.Hour
+	// largestReply bounds what the engine answers to one call.
+	largestReply = 64 << 20
+)
+
+// startHint is what to do about an engine that can't be reached.
+const startHint = "install Docker and start it (systemctl start docker), or set DOCKER_HOST or DOCKER_CONTEXT to an engine that runs"
+
+// engine is the connection to one. It is made at the first call.
+type engine struct {
+	host string // as Options.Host
+
+	mu     sync.Mutex
+	client *client.Client
+}
+
+// connect returns the client. Nothing is asked of the engine yet.
+func (e *engine) connect() (*client.Client, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.client != nil {
+		return e.client, nil
+	}
+	options, err := e.endpoint()
+	if err != nil {
+		return nil, cove.Errorf(cove.Unavailable, "docker", "", "the engine's address is not usable: "+err.Error(), "see DOCKER_HOST, DOCKER_CONTEXT and docker context ls")
+	}
+	c, err := client.New(append(options, client.WithAPIVersionFromEnv(), client.WithResponseHook(capReply))...)
+	if err != nil {
+		return nil, cove.Errorf(cove.Unavailable, "docker", "", "the engine's address is not usable: "+err.Error(), "see DOCKER_HOST, DOCKER_CONTEXT and docker context ls")
+	}
+	e.client = c
+	return c, nil
+}
+
+// endpoint returns how to reach the engine that the docker command would reach.
+func (e *engine) endpoint() ([]client.Opt, error) {
+	if host := cmp.Or(e.host, os.Getenv(client.EnvOverrideHost)); host != "" {
+		endpoint := endpoints.Endpoint{EndpointMeta: endpoints.EndpointMeta{Host: host}}
+		options, err := endpoint.ClientOpts()
+		if strings.HasPrefix(host, "tcp://") { // before the address, which puts its dialer into it
+			options = append([]client.Opt{client.WithTLSClientConfigFromEnv()}, options...)
+		}
+		return options, err
+	}
+	name := os.Getenv("DOCKER_CONTEXT")
+	if name == "" {
+		file, err := config.Load(config.Dir())
+		if err != nil {
+			return nil, err
+		}
+		name = file.CurrentContext
+	}
+	if name == "" || name == "default" {
+		return []client.Opt{client.WithHost(client.DefaultDockerHost)}, nil
+	}
+	store := contexts.New(config.ContextStoreDir(), contexts.NewConfig(
+		func() any { return &struct{}{} },
+		contexts.EndpointTypeGetter(endpoints.DockerEndpoint, func() any { return &endpoints.EndpointMeta{} }),
+	))
+	metadata, err := store.GetMetadata(name)
+	if err != nil {
+		return nil, err
+	}
+	meta, err := endpoints.EndpointFromContext(metadata)
+	if err != nil {
+		return nil, err
+	}
+	endpoint, err := endpoints.WithTLSData(store, name, meta)
+	if err != nil {
+		return nil, err
+	}
+	return endpoint.ClientOpts()
+}
+
+// capReply bounds what is read of a reply.
+func capReply(response *http.Response) {
+	if response.Body != nil && response.StatusCode != http.StatusSwitchingProtocols {
+		response.Body = &cappedBody{response.Body, largestReply}
+	}
+}
+
+// cappedBody ends with an error after left bytes.
+type cappedBody struct {
+	io.ReadCloser
+	left int
+}
+
+// Read implements io.Reader.
+func (c *cappedBody) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		return 0, errors.New("the engine's reply is too long")
+	}
+	n, err := c.ReadCloser.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// call does one thing with the engine, within callTimeout.
+func (e *engine) call(ctx context.Context, fn func(context.Context, *client.Client) error) error {
+	return e.callWithin(ctx, callTimeout, fn)
+}
+
+// finish is call for what the engine finishes also when nobody waits any more: it waits for
+// the answer, so that the caller knows what there is.
+func (e *engine) finish(ctx context.Context, fn func(context.Context, *client.Client) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return e.call(context.WithoutCancel(ctx), fn)
+}
+
+// callWithin is call with another bound. An engine that is not there, or does not answer in
+// time, is an error that is cove.Unavailable; other errors are of package errdefs.
+func (e *engine) callWithin(ctx context.Context, within time.Duration, fn func(context.Context, *client.Client) error) error {
+	c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err = fn(bounded, c)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case bounded.Err() != nil:
+		return cove.Errorf(cove.Unavailable, "docker", c.DaemonHost(), fmt.Sprintf("the engine did not answer within %v", within),
+			"see whether it is stopped or overloaded (systemctl status docker), and restart it")
+	case silent(err):
+		return cove.Errorf(cove.Unavailable, "docker", c.DaemonHost(), "the engine does not answer: "+short(err), startHint)
+	}
+	return &briefError{err}
+}
+
+// silent reports whether an error is of the connection and not of the engine's.
+func silent(err error) bool {
+	var network net.Error
+	return client.IsErrConnectionFailed(err) || errdefs.IsUnavailable(err) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+}
+
+// briefError shortens an error whose text a runtime program made.
+type briefError struct{ error }
+
+// Error returns the end of the text, where the cause is.
+func (b *briefError) Error() string { return short(b.error) }
+
+// Unwrap returns the whole error.
+func (b *briefError) Unwrap() error { return b.error }
+
+func short(err error) string {
+	const longest = 600
+	text := strings.TrimPrefix(strings.ToValidUTF8(err.Error(), "?"), "Error response from daemon: ")
+	if len(text) > longest {
+		text = "…" + strings.ToValidUTF8(text[len(text)-longest:], "")
+	}
+	return text
+}
+
+// peer returns the process behind the engine's socket, 0 where that is none of this
+// machine's that we can see.
+func (e *engine) peer(ctx context.Context) int {
+	c, err := e.connect()
+	if err != nil {
+		return 0
+	}
+	path, ok := strings.CutPrefix(c.DaemonHost(), "unix://")
+	if !ok {
+		return 0
+	}
+	dialer := net.Dialer{Timeout: pingTimeout}
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(fd uintptr) {
+		if peer, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(peer.Pid)
+		}
+	})
+	return pid
+}

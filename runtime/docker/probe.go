@@ -1,0 +1,250 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/moby/moby/api/types/system"
+	"github.com/moby/moby/client"
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/advisory"
+	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+// facts are what is known of the engine and of the runtime in it.
+type facts struct {
+	info    driver.Info
+	runtime string        // as the engine knows it
+	kernel  bundle.Kernel // what the system calls of its sandboxes meet
+	unified bool          // cgroups of version 2
+
+	// local says that the engine sees the same files as the daemon does, so that it can be
+	// given the agent and directories of this machine by their names.
+	local bool
+	// near says beside that that sandboxes are processes of this machine which the daemon
+	// may look into.
+	near bool
+	// quota says that the runtime takes the size of the root filesystem from us.
+	quota bool
+}
+
+// The least with which a sandbox is of use: engines refuse less than 6 MiB, and below 32 MiB
+// the agent has no room for a command.
+var floor = cove.Limits{CPUs: 0.05, Memory: 32 * cove.MiB, Pids: 4, Disk: cove.MiB}
+
+// facts asks the engine, once.
+func (d *Driver) facts(ctx context.Context) (*facts, error) {
+	d.mu.Lock()
+	found := d.found
+	d.mu.Unlock()
+	if found != nil {
+		return found, nil
+	}
+	found, err := d.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.found = found
+	d.mu.Unlock()
+	return found, nil
+}
+
+// forget makes the next look at the engine a fresh one, after an error that may mean that it
+// is another one by now.
+func (d *Driver) forget(err error) {
+	if errors.Is(err, cove.Unavailable) {
+		d.mu.Lock()
+		d.found = nil
+		d.mu.Unlock()
+	}
+}
+
+func (d *Driver) look(ctx context.Context) (*facts, error) {
+	var info system.Info
+	err := d.engine.callWithin(ctx, pingTimeout, func(ctx context.Context, c *client.Client) error {
+		if _, err := c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
+			return err
+		}
+		result, err := c.Info(ctx, client.InfoOptions{})
+		info = result.Info
+		return err
+	})
+	if err != nil {
+		return nil, cove.Wrap(err, "runtime", d.name)
+	}
+	unavailable := func(message, hint string) error {
+		return cove.Errorf(cove.Unavailable, "runtime", d.name, message, hint)
+	}
+	if info.OSType != "linux" {
+		return nil, unavailable("the engine runs containers of "+info.OSType+" and not of linux", "switch it to Linux containers")
+	}
+	if _, err := os.Stat(d.options.Agent); err != nil {
+		return nil, unavailable("the guest agent is missing", "build it with make, and keep cove-agent beside cove")
+	}
+	runtime, ok := d.choose(&info)
+	if !ok {
+		return nil, unavailable(fmt.Sprintf("the engine has no runtime %s; it has %s", strings.Join(d.runtimes, " or "), strings.Join(slices.Sorted(maps.Keys(info.Runtimes)), ", ")), d.missingHint())
+	}
+	f := &facts{runtime: runtime, kernel: kernelOf(runtime, info.Runtimes[runtime].Path, info.Runtimes[runtime].Type), unified: info.CgroupVersion == "2"}
+	f.local, f.near = d.distance(ctx, &info)
+	f.quota = f.local && f.kernel == bundle.GvisorKernel && filepath.Base(info.Runtimes[runtime].Path) == "cove-runsc"
+	f.info = driver.Info{
+		Isolation: isolation(f.kernel), Version: versionOf(&info, runtime), Warnings: warnings(&info, f.kernel), Floor: floor,
+		Controls: d.controls(&info, f), Features: features(f),
+	}
+	return f, nil
+}
+
+// choose returns the runtime of the engine that is meant. What docker stands for is runc,
+// also where the engine's own default is another.
+func (d *Driver) choose(info *system.Info) (string, bool) {
+	for _, name := range d.runtimes {
+		if _, ok := info.Runtimes[name]; ok {
+			return name, true
+		}
+	}
+	// An engine without a runc has one like it: Podman has crun.
+	if d.name == "docker" && kernelOf(info.DefaultRuntime, info.Runtimes[info.DefaultRuntime].Path, "") == bundle.SharedKernel {
+		return info.DefaultRuntime, true
+	}
+	return "", false
+}
+
+func (d *Driver) missingHint() string {
+	switch d.name {
+	case "docker:gvisor":
+		return "run cove runtime install docker-gvisor"
+	case "docker:kata":
+		return "install Kata Containers (it needs /dev/kvm), and register its containerd-shim-kata-v2 under runtimes in /etc/docker/daemon.json as kata"
+	}
+	return "register it under runtimes in /etc/docker/daemon.json, and reload the engine (systemctl reload docker)"
+}
+
+// kernelOf tells by a runtime's name and program what its sandboxes run on. What is not
+// known is held to be of the weakest class.
+func kernelOf(name, program, shim string) bundle.Kernel {
+	for _, word := range []string{name, path.Base(program), shim} {
+		switch {
+		case strings.Contains(word, "runsc"), strings.Contains(word, "gvisor"):
+			return bundle.GvisorKernel
+		case strings.Contains(word, "kata"):
+			return bundle.GuestKernel
+		}
+	}
+	return bundle.SharedKernel
+}
+
+func isolation(kernel bundle.Kernel) cove.Isolation {
+	switch kernel {
+	case bundle.GvisorKernel:
+		return cove.IsolationUserspaceKernel
+	case bundle.GuestKernel:
+		return cove.IsolationVM
+	}
+	return cove.IsolationSharedKernel
+}
+
+// versionOf names the engine and its runtime.
+func versionOf(info *system.Info, runtime string) string {
+	version := "docker " + info.ServerVersion
+	if runtime == "runc" && info.RuncCommit.ID != "" {
+		return version + ", runc " + info.RuncCommit.ID
+	}
+	return version + ", " + runtime
+}
+
+// warnings are about known vulnerabilities, and about an engine that anybody may use.
+func warnings(info *system.Info, kernel bundle.Kernel) []string {
+	found := advisory.Of("docker", info.ServerVersion)
+	if kernel == bundle.SharedKernel {
+		found = append(found, advisory.Of("runc", info.RuncCommit.ID)...)
+	}
+	found = append(found, advisory.Of("containerd", info.ContainerdCommit.ID)...)
+	for _, warning := range info.Warnings {
+		if strings.Contains(warning, "without encryption") || strings.Contains(warning, "without TLS") {
+			found = append(found, short(errors.New(warning)))
+		}
+	}
+	return found
+}
+
+// distance says how near the engine is: see facts.
+func (d *Driver) distance(ctx context.Context, info *system.Info) (local, near bool) {
+	pid := d.engine.peer(ctx)
+	if pid == 0 || strings.Contains(info.OperatingSystem, "Docker Desktop") {
+		return false, false
+	}
+	var system unix.Utsname
+	if err := unix.Uname(&system); err != nil || unix.ByteSliceToString(system.Release[:]) != info.KernelVersion {
+		return false, false
+	}
+	if host, err := os.Hostname(); err != nil || host != info.Name { // a proxy to elsewhere, or an engine in a container
+		return false, false
+	}
+	if os.Geteuid() != 0 {
+		return true, false
+	}
+	ours, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return false, false
+	}
+	for _, option := range info.SecurityOptions {
+		if strings.Contains(option, "name=rootless") || strings.Contains(option, "name=userns") {
+			return true, false
+		}
+	}
+	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+	return true, err == nil && ours == theirs
+}
+
+// controls says what is enforced. The engine sets what cgroups there are.
+func (d *Driver) controls(info *system.Info, f *facts) map[cove.Control]cove.Enforcement {
+	controls := map[cove.Control]cove.Enforcement{}
+	for _, control := range cove.Controls {
+		controls[control] = cove.Enforced
+	}
+	for control, has := range map[cove.Control]bool{
+		cove.ControlCPU: info.CPUCfsQuota, cove.ControlMemory: info.MemoryLimit, cove.ControlPids: info.PidsLimit || f.kernel == bundle.GvisorKernel,
+	} {
+		if !has {
+			controls[control] = cove.Unsupported
+		}
+	}
+	switch {
+	case f.kernel == bundle.SharedKernel && f.near && d.disks.Available(), f.quota:
+	case f.kernel == bundle.SharedKernel && f.near:
+		controls[cove.ControlDisk] = cove.Degraded // in memory, and so within the memory limit
+	default:
+		controls[cove.ControlDisk] = cove.Degraded // watched from outside
+	}
+	return controls
+}
+
+// features are the parts of a spec that sandboxes here may have.
+func features(f *facts) []cove.Feature {
+	all := []cove.Feature{
+		cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureVolume, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureShm,
+		cove.FeatureCapAdd, cove.FeatureCapDrop, cove.FeatureNetworkMode, cove.FeatureDNS,
+	}
+	if f.local {
+		all = append(all, cove.FeatureHosts)
+	}
+	if f.near { // a source is shown by descriptor, and looked at again
+		all = append(all, cove.FeatureBind)
+	}
+	if f.kernel == bundle.SharedKernel {
+		all = append(all, cove.FeaturePrivileged, cove.FeatureDevices)
+	}
+	return all
+}

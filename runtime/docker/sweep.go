@@ -1,0 +1,182 @@
+package docker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/agent"
+	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/process"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+// Attach implements driver.Driver. A sandbox on this machine is found by its process, so
+// that it does not matter whether the engine runs.
+func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
+	var known handle
+	if err := json.Unmarshal(data, &known); err != nil || !validID.MatchString(id) || known.Version != 0 && !validContainer.MatchString(known.Container) {
+		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
+	}
+	if known.Version != handleVersion {
+		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
+	}
+	f, err := d.facts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if f.near != (known.PID != 0) {
+		return nil, cove.Errorf(cove.Conflict, "attach", id, "the sandbox was made with another engine, or by another user", "set DOCKER_HOST as it was then")
+	}
+	if err := d.alive(ctx, known, f); err != nil {
+		return nil, err
+	}
+	m, err := d.machine(id, known, f)
+	if errors.Is(err, os.ErrProcessDone) {
+		return nil, cove.NotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.link = d.linkOf(m, nil)
+	if err := agent.Ready(ctx, m.Dial, m.gone); err != nil {
+		m.release()
+		if errors.Is(err, agent.ErrGone) {
+			return nil, cove.NotFound
+		}
+		return nil, err
+	}
+	return m, nil
+}
+
+// alive returns an error that is cove.NotFound for a sandbox that has ended.
+func (d *Driver) alive(ctx context.Context, known handle, f *facts) error {
+	if f.near {
+		if known.Boot != process.BootID() {
+			return cove.NotFound
+		}
+		first, err := process.Open(known.PID, known.Started)
+		if err != nil { // dead, or another process has its pid by now
+			return cove.NotFound
+		}
+		return first.Close()
+	}
+	state, err := d.stateOf(ctx, known.Container)
+	switch {
+	case errdefs.IsNotFound(err):
+		return cove.NotFound
+	case err != nil:
+		return err
+	case !state.Running:
+		return cove.NotFound
+	}
+	return nil
+}
+
+// List implements driver.Lister.
+func (d *Driver) List(ctx context.Context) ([]string, error) {
+	ours, err := d.containers(ctx, "")
+	if err != nil {
+		d.forget(err)
+		return nil, err
+	}
+	var ids []string
+	for _, c := range ours {
+		ids = append(ids, c.Labels[labelSandbox])
+	}
+	entries, err := os.ReadDir(d.state)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	for _, entry := range entries {
+		ids = append(ids, entry.Name())
+	}
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !validID.MatchString(id) })
+	slices.Sort(ids)
+	return slices.Compact(ids), nil
+}
+
+// containers returns the containers of this driver, or those of one sandbox. What the
+// engine answers is looked at again: nothing else is ever removed.
+func (d *Driver) containers(ctx context.Context, id string) ([]container.Summary, error) {
+	filters := client.Filters{}.Add("label", labelInstance+"="+d.instance, labelRuntime+"="+d.name)
+	if id != "" {
+		filters.Add("label", labelSandbox+"="+id)
+	}
+	var found client.ContainerListResult
+	err := d.engine.call(ctx, func(ctx context.Context, c *client.Client) (err error) {
+		found, err = c.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: filters})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(found.Items, func(c container.Summary) bool {
+		return c.Labels[labelInstance] != d.instance || c.Labels[labelRuntime] != d.name || id != "" && c.Labels[labelSandbox] != id ||
+			!validContainer.MatchString(c.ID)
+	}), nil
+}
+
+// Remove implements driver.Lister.
+func (d *Driver) Remove(ctx context.Context, id string) error {
+	if !validID.MatchString(id) {
+		return cove.Errorf(cove.Invalid, "remove", id, "not a sandbox id", "")
+	}
+	return d.clear(ctx, id)
+}
+
+// clear removes everything of a sandbox. The directory goes last: as long as something is
+// left, List finds it.
+func (d *Driver) clear(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
+	defer cancel()
+	if err := d.removeContainers(ctx, id); err != nil {
+		d.forget(err)
+		return err
+	}
+	dir := d.dir(id)
+	if err := errors.Join(bundle.UnmountBinds(dir), bundle.UnmountAll(dir+"/disk")); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}
+
+// removeContainers removes the containers of a sandbox with the volumes that have no name,
+// and returns when the engine has none any more.
+func (d *Driver) removeContainers(ctx context.Context, id string) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, 500*time.Millisecond) {
+		ours, err := d.containers(ctx, id)
+		if err != nil || len(ours) == 0 {
+			return err
+		}
+		var failed error
+		for _, c := range ours {
+			err := d.engine.call(ctx, func(ctx context.Context, api *client.Client) error {
+				_, err := api.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+				return err
+			})
+			if err != nil && !errdefs.IsNotFound(err) {
+				failed = err
+			}
+		}
+		if failed == nil {
+			return nil
+		}
+		if errors.Is(failed, cove.Unavailable) {
+			return failed
+		}
+		// Its removal is in progress, or something is busy for a moment.
+		if sleep(ctx, pause); ctx.Err() != nil {
+			return fmt.Errorf("%w: %w", ctx.Err(), failed)
+		}
+	}
+}
