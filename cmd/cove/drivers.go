@@ -71,3 +71,7 @@ func helper(name, variable string) (string, error) {
 	}
 	return filepath.Join(filepath.Dir(self), name), nil
 }
+
+// variants returns the runtimes that are described beside the families: those that most
+// who have an engine look for.
+func variants() []string { return []string{"containerd:gvisor", "docker:gvisor"} }

@@ -74,7 +74,7 @@ func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sand
 		return nil, err
 	}
 	return sandbox.Open(ctx, sandbox.Options{
-		Store: records, Drivers: drivers, Default: o.DefaultRuntime, MaxSandboxes: o.MaxSandboxes, Logger: o.Logger,
+		Store: records, Drivers: drivers, Variants: variants(), Default: o.DefaultRuntime, MaxSandboxes: o.MaxSandboxes, Logger: o.Logger,
 		Policy: operator.Policy, Private: []string{o.Dirs.State, o.Dirs.Data},
 	})
 }
