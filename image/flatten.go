@@ -65,8 +65,11 @@ func flatten(ctx context.Context, dir string, layers []layerSource, config *cove
 		return 0, diskError(err)
 	}
 	u.layer = nil
-	for _, name := range append([]string{config.Workdir}, config.Volumes...) {
-		if err := u.ensure(name); err != nil {
+	if err := u.ensure(config.Workdir, false); err != nil {
+		return 0, err
+	}
+	for _, name := range config.Volumes {
+		if err := u.ensure(name, true); err != nil {
 			return 0, err
 		}
 	}
@@ -74,8 +77,10 @@ func flatten(ctx context.Context, dir string, layers []layerSource, config *cove
 }
 
 // ensure makes a directory that the configuration relies on, as engines do at a start. One
-// that can't be is left to the sandbox to complain about.
-func (u *unpacker) ensure(name string) error {
+// that can't be is left to the sandbox to complain about. A volume of root's is everybody's:
+// an image that says nothing of its user expects root, and gets another one. It is the tree
+// that says so, since runc 1.1 gives what it mounts the mode of what is there.
+func (u *unpacker) ensure(name string, volume bool) error {
 	if name = path.Clean("/" + name)[1:]; name == "" {
 		return nil
 	}
@@ -83,7 +88,12 @@ func (u *unpacker) ensure(name string) error {
 	if err != nil {
 		return diskErrorOnly(err)
 	}
-	return unix.Close(fd)
+	defer unix.Close(fd)
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil || !volume || u.owner && stat.Uid != 0 {
+		return err
+	}
+	return unix.Fchmodat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), 0o1777, 0)
 }
 
 // diskErrorOnly is err where that is about the host, and nil where it is about the image.

@@ -328,7 +328,7 @@ func volumes(dir string, paths []string) ([]Volume, error) {
 	defer unix.Close(root)
 	var list []Volume
 	for _, path := range paths {
-		volume := Volume{Path: path, Mode: 0o1777} // root's is everybody's: the user is another one
+		volume := Volume{Path: path}
 		fd, err := unix.Openat2(root, path, &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 		})
@@ -336,8 +336,9 @@ func volumes(dir string, paths []string) ([]Volume, error) {
 			var stat unix.Stat_t
 			err = unix.Fstat(fd, &stat)
 			unix.Close(fd)
-			if os.Geteuid() == 0 && stat.Uid != 0 {
-				volume.Mode, volume.UID, volume.GID = stat.Mode&0o1777, int(stat.Uid), int(stat.Gid)
+			volume.Mode = stat.Mode & 0o1777
+			if os.Geteuid() == 0 { // else all is of whoever unpacked it
+				volume.UID, volume.GID = int(stat.Uid), int(stat.Gid)
 			}
 		}
 		if err != nil {
