@@ -52,6 +52,11 @@ func (d *Driver) probe(ctx context.Context) (driver.Info, error) {
 	info.Warnings = advisory.Of("containerd", version)
 	path := d.engine.path(ctx)
 	shim, err := findProgram(path, d.variant.shimProgram())
+	if d.variant.kernel == bundle.GuestKernel {
+		if virtual := canVirtualize(kvm); virtual != nil {
+			return driver.Info{}, d.unavailable(together(virtual, err), virtualHint)
+		}
+	}
 	if err != nil {
 		return driver.Info{}, d.unavailable(err.Error(), d.shimHint())
 	}
@@ -61,11 +66,15 @@ func (d *Driver) probe(ctx context.Context) (driver.Info, error) {
 			return driver.Info{}, d.unavailable("cove-runsc is missing", "build it with make, and keep cove-runsc beside cove")
 		}
 	case bundle.GuestKernel:
-		more, err := d.probeKata(ctx, shim)
+		line, err := firstLine(ctx, shim, "--version")
 		if err != nil {
-			return driver.Info{}, err
+			return driver.Info{}, d.unavailable(err.Error(), "run "+shim+" --version to see what is wrong")
 		}
-		info.Version += ", kata " + more
+		release, err := kataVersion(line)
+		if err != nil {
+			return driver.Info{}, d.unavailable(err.Error(), d.shimHint())
+		}
+		info.Version += ", kata " + release
 	default:
 		if d.variant.shim != runcShim {
 			break
@@ -125,21 +134,18 @@ func (d *Driver) shimHint() string {
 // kvm is the host's door to virtual machines.
 const kvm = "/dev/kvm"
 
-// probeKata returns Kata's version, where there is all that it needs.
-func (d *Driver) probeKata(ctx context.Context, shim string) (string, error) {
-	if err := canVirtualize(kvm); err != nil {
-		return "", d.unavailable(err.Error(),
-			"use a machine with hardware virtualization, or one of a cloud that passes it on, and load kvm_intel or kvm_amd; or use containerd:gvisor, which needs none")
+const virtualHint = "use a machine with hardware virtualization, or of a cloud that passes it on, and load kvm_intel or kvm_amd; " +
+	"or use containerd:gvisor, which needs none"
+
+// together is what is wrong, in one line.
+func together(errs ...error) string {
+	var texts []string
+	for _, err := range errs {
+		if err != nil {
+			texts = append(texts, err.Error())
+		}
 	}
-	line, err := firstLine(ctx, shim, "--version")
-	if err != nil {
-		return "", d.unavailable(err.Error(), "run "+shim+" --version to see what is wrong")
-	}
-	version, err := kataVersion(line)
-	if err != nil {
-		return "", d.unavailable(err.Error(), d.shimHint())
-	}
-	return version, nil
+	return strings.Join(texts, ", and ")
 }
 
 // canVirtualize opens the device as a virtual machine monitor does.
