@@ -129,10 +129,14 @@ func (d *Driver) config(id string, root *image.Root, spec *cove.Spec) (*specs.Sp
 }
 
 func (d *Driver) template() bundle.Template {
-	return bundle.Template{Kernel: d.variant.kernel, Agent: d.options.Agent, Cgroups: bundle.Cgroups{
+	template := bundle.Template{Kernel: d.variant.kernel, Agent: d.options.Agent, Cgroups: bundle.Cgroups{
 		CPU: d.cgroups.Has("cpu"), Memory: d.cgroups.Has("memory"), Pids: d.cgroups.Has("pids"),
 		Swap: d.cgroups.LimitsSwap(), Unified: d.cgroups.Unified,
 	}}
+	if d.variant.kernel == bundle.GuestKernel { // which has all of them, and no swap
+		template.Cgroups = bundle.Cgroups{CPU: true, Memory: true, Pids: true}
+	}
+	return template
 }
 
 // boot has the engine run the sandbox, and returns when its agent answers.

@@ -282,7 +282,7 @@ func (d *Driver) containers(ctx context.Context) (ids []string, err error) {
 		label, _ := json.Marshal(d.instance) // quoted, as the filter wants it
 		records, err := client.ContainerService().List(ctx, fmt.Sprintf(`labels.%q==%s`, instanceLabel, label))
 		for _, record := range records {
-			if id, ok := strings.CutPrefix(record.ID, d.instance+"-"); ok && record.Labels[idLabel] == id {
+			if id, ok := strings.CutPrefix(record.ID, d.instance+"-"); ok && record.Labels[idLabel] == id && record.Labels[instanceLabel] == d.instance {
 				ids = append(ids, id)
 			}
 		}

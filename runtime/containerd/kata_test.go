@@ -1,0 +1,179 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	containers "github.com/containerd/containerd/api/services/containers/v1"
+	"github.com/containerd/typeurl/v2"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/sandbox/driver"
+)
+
+// kataDriver is a driver of Kata's before an engine that isn't one.
+func kataDriver(t *testing.T, e *fakeEngine) *Driver {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounts a sandbox's root: run as root")
+	}
+	dir := t.TempDir()
+	images, err := image.Open(filepath.Join(dir, "images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := Kata(Options{
+		Address: e.address, StateDir: filepath.Join(dir, "state"), DataDir: filepath.Join(dir, "data"), Images: images, Agent: "/opt/agent",
+	})("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened.(*Driver)
+}
+
+func boot(t *testing.T, d *Driver, spec cove.Spec) driver.Machine {
+	t.Helper()
+	spec.Image = "rootfs:" + t.TempDir()
+	spec = spec.WithDefaults()
+	spec.Limits.Disk = 4 * cove.MiB
+	m, err := d.Create(t.Context(), "abc", &spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Destroy(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	return m
+}
+
+func TestKataIsToldAllOfASandbox(t *testing.T) {
+	e := newFakeEngine(t)
+	d := kataDriver(t, e)
+	boot(t, d, cove.Spec{Limits: cove.Limits{CPUs: 1.5, Memory: 256 * cove.MiB, Pids: 100}})
+	record, task := e.only(t)
+	if record.Runtime.GetName() != "io.containerd.kata.v2" || record.Runtime.GetOptions() != nil || task.request.Options != nil {
+		t.Errorf("runtime: got %v with %v", record.Runtime, task.request.Options)
+	}
+	if record.Labels[instanceLabel] != d.instance || record.Labels[idLabel] != "abc" || record.Snapshotter != "" || record.Image != "" {
+		t.Errorf("record: got %v, %q, %q", record.Labels, record.Snapshotter, record.Image)
+	}
+	if rootfs := task.request.Rootfs; len(rootfs) != 1 || rootfs[0].Type != "bind" || rootfs[0].Source != bundle.RootDir(d.bundle("abc")) {
+		t.Errorf("rootfs: got %v", rootfs)
+	}
+	config := specOf(t, record)
+	if config.Root.Path != "rootfs" || len(config.Annotations) > 0 {
+		t.Errorf("root %q, annotations %v", config.Root.Path, config.Annotations)
+	}
+	if got := config.Process.Capabilities.Bounding; !slices.Contains(got, "CAP_MKNOD") || slices.Contains(got, "CAP_SYS_ADMIN") {
+		t.Errorf("capabilities of root on a kernel of its own: got %v", got)
+	}
+	// The kernel inside enforces these, whatever the host's controllers are.
+	resources := config.Linux.Resources
+	if resources.CPU == nil || *resources.CPU.Quota != 150_000 || resources.Memory == nil || *resources.Memory.Limit != 256<<20 ||
+		resources.Pids == nil || resources.Pids.Limit != 100+bundle.AgentThreads {
+		t.Errorf("resources: got %+v", resources)
+	}
+	for _, mount := range config.Mounts {
+		if mount.Type == "bind" && !slices.Contains(mount.Options, "ro") {
+			t.Errorf("%s is bound writable", mount.Destination)
+		}
+	}
+}
+
+func specOf(t *testing.T, record *containers.Container) *specs.Spec {
+	t.Helper()
+	var config specs.Spec
+	if err := typeurl.UnmarshalTo(record.Spec, &config); err != nil {
+		t.Fatal(err)
+	}
+	return &config
+}
+
+func TestKatasAgentIsReachedByStreamsAndAfterARestartByAnother(t *testing.T) {
+	e := newFakeEngine(t)
+	d := kataDriver(t, e)
+	m := boot(t, d, cove.Spec{})
+	for range 3 { // over one carrier
+		if err := dial.New(m.Dial).Health(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, task := e.only(t)
+	if len(task.execs) != 0 {
+		t.Errorf("processes to connect by: got %d, want none as long as the first one's streams work", len(task.execs))
+	}
+	again, err := d.Attach(t.Context(), "abc", m.Handle())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dial.New(again.Dial).Health(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if len(task.execs) != 1 {
+		t.Errorf("processes to connect by, after an attach: got %d, want 1", len(task.execs))
+	}
+	task.stop() // as a crash of the virtual machine
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	for _, machine := range []driver.Machine{m, again} {
+		exit, err := machine.Wait(ctx)
+		if err != nil || exit.Reason != cove.ReasonKilled {
+			t.Errorf("Wait: got %+v, %v, want killed", exit, err)
+		}
+		if _, err := machine.Dial(ctx); !errors.Is(err, cove.Gone) {
+			t.Errorf("Dial: got %v, want gone", err)
+		}
+	}
+	if _, err := d.Attach(ctx, "abc", m.Handle()); !errors.Is(err, cove.NotFound) {
+		t.Errorf("Attach to a dead one: got %v, want not found", err)
+	}
+	if err := again.Destroy(ctx); err != nil || !e.empty() {
+		t.Errorf("Destroy: %v, and the engine is empty: %v", err, e.empty())
+	}
+}
+
+// TestT08ForeignContainersAreNeverTouched gives a container the name of a sandbox.
+func TestT08ForeignContainersAreNeverTouched(t *testing.T) {
+	e := newFakeEngine(t)
+	d := kataDriver(t, e)
+	for name, labels := range map[string]map[string]string{
+		"somebody's own":          nil,
+		"of another daemon":       {instanceLabel: "ffffffff", idLabel: "abc"},
+		"of another sandbox":      {instanceLabel: d.instance, idLabel: "other"},
+		"of one without the name": {idLabel: "abc"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e.mu.Lock()
+			e.records[d.container("abc")] = &containers.Container{ID: d.container("abc"), Labels: labels, Runtime: &containers.Container_Runtime{Name: "x"}}
+			e.mu.Unlock()
+			if ids, err := d.List(t.Context()); err != nil || len(ids) > 0 {
+				t.Errorf("List: got %v, %v, want nothing", ids, err)
+			}
+			if err := d.Remove(t.Context(), "abc"); !errors.Is(err, cove.Conflict) {
+				t.Errorf("Remove: got %v, want a conflict", err)
+			}
+			if e.empty() {
+				t.Error("the container is gone")
+			}
+		})
+	}
+}
+
+func TestAnEnginesLongErrorIsShortened(t *testing.T) {
+	err := brief(errors.New(strings.Repeat("x", 10_000) + " the cause"))
+	if text := err.Error(); len(text) > longestText+10 || !strings.HasSuffix(text, " the cause") {
+		t.Errorf("got %d bytes: %.20s", len(text), text)
+	}
+}
