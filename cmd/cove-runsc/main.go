@@ -3,6 +3,13 @@
 // that gVisor's start-up code never runs in Cove, nor Cove's in gVisor.
 package main
 
-import "gvisor.dev/gvisor/runsc/cli/maincli"
+import (
+	"os"
 
-func main() { maincli.Main() }
+	"gvisor.dev/gvisor/runsc/cli/maincli"
+)
+
+func main() {
+	os.Args = withSize(os.Args)
+	maincli.Main()
+}

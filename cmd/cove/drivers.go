@@ -10,6 +10,7 @@ import (
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/internal/daemon"
 	"github.com/covehq/cove/runtime/containerd"
+	"github.com/covehq/cove/runtime/docker"
 	"github.com/covehq/cove/runtime/oci"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -43,6 +44,10 @@ func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[strin
 	o.Images, o.Agent, o.Runsc, o.Logger = images, agent, runsc, log
 	c := containerdOptions(dirs)
 	c.Images, c.Agent, c.Runsc, c.Logger = images, agent, runsc, log
+	e := docker.Options{
+		StateDir: filepath.Join(dirs.State, "docker"), DataDir: filepath.Join(dirs.Data, "docker"),
+		Images: images, Agent: agent, Runsc: runsc, Logger: log,
+	}
 	return map[string]driver.Opener{
 		"gvisor": oci.Gvisor(o),
 		"runc":   oci.Named(o, "runc"),
@@ -51,6 +56,7 @@ func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[strin
 
 		"containerd": containerd.Open(c),
 		"kata":       containerd.Kata(c),
+		"docker":     docker.Open(e),
 	}, nil
 }
 

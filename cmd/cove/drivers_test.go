@@ -43,13 +43,13 @@ func TestEveryRuntimeFamilyOpens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"containerd", "crun", "gvisor", "kata", "oci", "runc"}, slices.Sorted(maps.Keys(openers))); diff != "" {
+	if diff := cmp.Diff([]string{"containerd", "crun", "docker", "gvisor", "kata", "oci", "runc"}, slices.Sorted(maps.Keys(openers))); diff != "" {
 		t.Errorf("families (-want +got):\n%s", diff)
 	}
 	if _, ok := openers[cove.DefaultRuntime]; !ok {
 		t.Errorf("the default runtime %s is not among them", cove.DefaultRuntime)
 	}
-	for _, name := range []string{"gvisor", "runc", "crun", "containerd", "kata"} {
+	for _, name := range []string{"gvisor", "runc", "crun", "containerd", "kata", "docker"} {
 		if _, err := openers[name](""); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
