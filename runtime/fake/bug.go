@@ -81,6 +81,8 @@ const (
 	OpenVar          Bug = "anybody may write to /var"
 	WrongUser        Bug = "user is uid 1001"
 	NoTerminals      Bug = "there are no terminals"
+	GivenWritable    Bug = "a read-only mount is writable"
+	HostsIgnored     Bug = "names of the spec are not in /etc/hosts"
 	HostDevices      Bug = "the host's kernel log is a device"
 	CapabilitiesKept Bug = "commands have an inheritable capability"
 	KernelWritable   Bug = "root inside may set the host's kernel parameters"

@@ -76,7 +76,8 @@ func (d *Driver) Probe(ctx context.Context) (driver.Info, error) {
 			cove.ControlNoNewPrivilege: cove.Enforced,
 			cove.ControlSeccomp:        cove.Unsupported,
 		},
-		Floor: cove.Limits{CPUs: 0.01, Memory: cove.MiB, Pids: 1, Disk: cove.MiB},
+		Features: []cove.Feature{cove.FeatureBind, cove.FeatureTmpfs, cove.FeatureHosts, cove.FeatureShm, cove.FeatureUlimits},
+		Floor:    cove.Limits{CPUs: 0.01, Memory: cove.MiB, Pids: 1, Disk: cove.MiB},
 	})
 }
 
@@ -120,7 +121,8 @@ func (d *Driver) boot(ctx context.Context, id, dir string, spec *cove.Spec) (dri
 
 // start writes down what the sandbox is to be, and starts the init that makes it so.
 func (d *Driver) start(id, dir string, spec *cove.Spec) (_ *machine, err error) {
-	plan := plan{Root: filepath.Join(dir, "root"), Agent: d.options.Agent, ID: id, Disk: spec.Limits.Disk, ReadOnly: spec.ReadOnly, Shared: d.options.Dir, Bugs: d.bugs}
+	plan := plan{Root: filepath.Join(dir, "root"), Agent: d.options.Agent, ID: id, Disk: spec.Limits.Disk, ReadOnly: spec.ReadOnly, Shared: d.options.Dir, Bugs: d.bugs,
+		Mounts: spec.Mounts, Hosts: spec.Hosts, Shm: spec.Limits.Shm}
 	if err := plan.write(dir); err != nil {
 		return nil, err
 	}
@@ -139,11 +141,20 @@ func (d *Driver) start(id, dir string, spec *cove.Spec) (_ *machine, err error) 
 			door.Close()
 		}
 	}()
+	sources, err := openSources(spec.Mounts)
+	defer func() {
+		for _, source := range sources {
+			_ = source.Close()
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
 	pidfd := -1
 	process, err := os.StartProcess("/proc/self/exe", []string{initName + id, dir}, &os.ProcAttr{
 		Dir:   "/",
 		Env:   d.bugs.hostEnvironment(),
-		Files: []*os.File{inner, log, log},
+		Files: append([]*os.File{inner, log, log}, sources...),
 		Sys:   &syscall.SysProcAttr{Cloneflags: d.bugs.cloneFlags(), Setsid: true, PidFD: &pidfd},
 	})
 	if err != nil {

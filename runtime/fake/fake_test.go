@@ -139,6 +139,8 @@ var caught = map[fake.Bug][]string{
 	fake.OpenVar:          {"isolation/system-files"},
 	fake.WrongUser:        {"exec/user"},
 	fake.NoTerminals:      {"exec/resize", "exec/terminal", "exec/terminal-input"},
+	fake.GivenWritable:    {"features/bind-read-only", "features/tmpfs-read-only"},
+	fake.HostsIgnored:     {"features/hosts"},
 	fake.HostDevices:      {"isolation/host-devices"},
 	fake.CapabilitiesKept: {"isolation/no-capabilities"},
 	fake.KernelWritable:   {"isolation/host-kernel"},

@@ -22,6 +22,9 @@ type plan struct {
 	ReadOnly bool
 	Shared   string // the driver's directory, for bugs that share something
 	Bugs     bugs
+	Mounts   []cove.Mount
+	Hosts    map[string]string
+	Shm      cove.Bytes
 }
 
 // planName is the file in a sandbox's directory that says what is to become of it.
@@ -62,7 +65,7 @@ func becomeAgent(dir string) error {
 	if err := json.Unmarshal(encoded, &p); err != nil {
 		return err
 	}
-	steps := []func() error{p.mountRoot, p.mountSystem, p.writeEtc, p.makeHomes, p.mountDevices, p.mountProc, p.enter, p.network, p.dropPrivileges}
+	steps := []func() error{p.mountRoot, p.mountSystem, p.writeEtc, p.makeHomes, p.mountDevices, p.mountProc, p.mountGiven, p.enter, p.network, p.dropPrivileges}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
@@ -119,7 +122,7 @@ func (p plan) writeEtc() error {
 	for name, text := range map[string]string{
 		"passwd":        "root:x:0:0:root:/root:/bin/sh\n" + p.Bugs.passwd() + "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n",
 		"group":         "root:x:0:\ntty:x:5:\nuser:x:1000:\nnogroup:x:65534:\n",
-		"hosts":         "127.0.0.1 localhost\n::1 localhost\n",
+		"hosts":         "127.0.0.1 localhost\n::1 localhost\n" + p.hosts(),
 		"hostname":      "sandbox\n",
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 		"resolv.conf":   "",
@@ -179,7 +182,7 @@ func (p plan) mountDevices() error {
 	} {
 		err = errors.Join(err, os.Symlink(target, filepath.Join(dev, name)))
 	}
-	err = errors.Join(err, os.Mkdir(filepath.Join(dev, "shm"), 0o755), mount("shm", filepath.Join(dev, "shm"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=1777,size=64m"), p.Bugs.shareMemory(p.Root, p.Shared))
+	err = errors.Join(err, os.Mkdir(filepath.Join(dev, "shm"), 0o755), mount("shm", filepath.Join(dev, "shm"), "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("mode=1777,size=%d", p.Shm)), p.Bugs.shareMemory(p.Root, p.Shared))
 	if p.Bugs.has(NoTerminals) {
 		return err
 	}

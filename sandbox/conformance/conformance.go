@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/covehq/cove"
@@ -27,11 +28,12 @@ type Check struct {
 }
 
 // Groups lists the groups in the order in which they build on each other.
-var Groups = []string{"create", "attach", "exec", "files", "cancel", "timeout", "limits", "isolation", "destroy", "hammer"}
+var Groups = []string{"create", "attach", "exec", "files", "cancel", "timeout", "limits", "isolation", "features", "destroy", "hammer"}
 
 // Needs says when a check applies. The zero value: always.
 type Needs struct {
 	Control cove.Control // Probe declares it enforced
+	Feature cove.Feature // Probe declares it
 	Lister  bool         // the driver implements driver.Lister
 	Reopen  bool         // Options.Reopen is given
 	Crash   bool         // Options.Crash is given
@@ -70,6 +72,8 @@ type Options struct {
 // Skip is the error of a check that does not apply.
 type Skip struct {
 	Reason string // quotes the declaration, or names the option that is missing
+	// Optional: the runtime does not have the feature, and so promises nothing.
+	Optional bool
 }
 
 // Error returns the reason.
@@ -85,7 +89,7 @@ func Checks() []Check {
 	}{
 		{"create", createChecks()}, {"attach", attachChecks()}, {"exec", execChecks()}, {"files", filesChecks()},
 		{"cancel", cancelChecks()}, {"timeout", timeoutChecks()}, {"limits", limitsChecks()},
-		{"isolation", isolationChecks()}, {"destroy", destroyChecks()}, {"hammer", hammerChecks()},
+		{"isolation", isolationChecks()}, {"features", featuresChecks()}, {"destroy", destroyChecks()}, {"hammer", hammerChecks()},
 	} {
 		for _, c := range group.checks {
 			checks = append(checks, Check{Name: c.name, Group: group.name, Clause: c.clause, Needs: c.needs, Run: c.runOn})
@@ -132,6 +136,8 @@ func (n Needs) unmet(d driver.Driver, info driver.Info, o Options) error {
 	switch {
 	case n.Control != "" && info.Controls[n.Control] != cove.Enforced:
 		return &Skip{Reason: fmt.Sprintf("probe declares the control %s %s", n.Control, info.Controls[n.Control])}
+	case n.Feature != "" && !slices.Contains(info.Features, n.Feature):
+		return &Skip{Reason: fmt.Sprintf("probe does not declare the feature %s", n.Feature), Optional: true}
 	case n.Lister && !lists:
 		return &Skip{Reason: "the driver declares no driver.Lister"}
 	case n.Reopen && o.Reopen == nil:

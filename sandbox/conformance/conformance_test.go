@@ -62,6 +62,8 @@ func TestAChecksSkipQuotesTheDeclaration(t *testing.T) {
 	}{
 		{"a host that can't run it", probed{err: errors.New("no such kernel")}, Needs{}, "skipped: probe says: no such kernel"},
 		{"a degraded control", probed{info: driver.Info{Controls: memory}}, Needs{Control: cove.ControlMemory}, "skipped: probe declares the control memory degraded"},
+		{"a feature that it has not", probed{info: driver.Info{Features: []cove.Feature{cove.FeatureBind}}}, Needs{Feature: cove.FeatureTmpfs}, "skipped: probe does not declare the feature mounts.tmpfs"},
+		{"a feature that it has", probed{info: driver.Info{Features: []cove.Feature{cove.FeatureTmpfs}}}, Needs{Feature: cove.FeatureTmpfs}, "it ran"},
 		{"a driver that lists nothing", probed{}, Needs{Lister: true}, "skipped: the driver declares no driver.Lister"},
 		{"no way to restart", probed{}, Needs{Reopen: true}, "skipped: Options.Reopen is not given"},
 		{"no way to crash", probed{}, Needs{Crash: true}, "skipped: Options.Crash is not given"},

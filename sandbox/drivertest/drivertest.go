@@ -81,7 +81,7 @@ func run(t *testing.T, c conformance.Check, d driver.Driver, o conformance.Optio
 	err := c.Run(t.Context(), d, o)
 	var skip *conformance.Skip
 	switch {
-	case errors.As(err, &skip) && !required:
+	case errors.As(err, &skip) && (!required || skip.Optional):
 		t.Skip(skip.Reason)
 	case err != nil:
 		t.Errorf("%s\n%v", c.Clause, err)
