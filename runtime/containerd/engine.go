@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"github.com/covehq/cove"
@@ -76,7 +77,9 @@ func (e *engine) callWithin(ctx context.Context, within time.Duration, fn func(c
 	}
 	bounded, cancel := context.WithTimeout(namespaces.WithNamespace(ctx, namespace), within)
 	defer cancel()
-	err = fn(bounded, client)
+	if err = e.settle(bounded, client); err == nil {
+		err = fn(bounded, client)
+	}
 	switch {
 	case err == nil:
 		return nil
@@ -93,6 +96,28 @@ func (e *engine) callWithin(ctx context.Context, within time.Duration, fn func(c
 		err = errgrpc.ToNative(err)
 	}
 	return brief(err)
+}
+
+// settle returns when there is a connection. After a restart of the engine the client would
+// otherwise sit out its pause between two attempts, and call that an answer.
+func (e *engine) settle(ctx context.Context, client *containerd.Client) error {
+	conn, ok := client.Conn().(*grpc.ClientConn)
+	if !ok || conn.GetState() == connectivity.Ready {
+		return nil
+	}
+	conn.ResetConnectBackoff()
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+		if _, err := e.pid(ctx); err != nil { // nobody listens
+			return status.Error(codes.Unavailable, err.Error())
+		}
+		conn.Connect()
+		if !conn.WaitForStateChange(ctx, state) {
+			return status.Error(codes.Unavailable, fmt.Sprintf("no connection within %v", pingTimeout))
+		}
+	}
+	return nil
 }
 
 func (e *engine) silent(err error) error {
