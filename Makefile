@@ -49,7 +49,7 @@ FUZZTIME ?= 10m
 .PHONY: fuzz
 fuzz: ## Fuzz what reads hostile bytes, FUZZTIME (10m) each
 	go test -run '^$$' -fuzz FuzzUnpack -fuzztime $(FUZZTIME) ./image
-	go test -run '^$$' -fuzz FuzzLayer -fuzztime $(FUZZTIME) ./image
+	go test -run '^$$' -fuzz FuzzLayer -fuzztime $(FUZZTIME) -fuzzminimizetime 20x ./image
 
 .PHONY: clean
 clean: ## Remove what was built
