@@ -32,7 +32,11 @@ func (t Template) mounts(binds []image.Bind, spec *cove.Spec) []specs.Mount {
 	for _, mount := range spec.Mounts {
 		switch mount.Type {
 		case cove.MountTmpfs:
-			mounts = append(mounts, tmpfs(mount.Target, cmp.Or(mount.Size, inMemory), "mode=1777"))
+			options := []string{"mode=1777"}
+			if mount.ReadOnly {
+				options = append(options, "ro")
+			}
+			mounts = append(mounts, tmpfs(mount.Target, cmp.Or(mount.Size, inMemory), options...))
 		case cove.MountBind:
 			access := "rw"
 			if mount.ReadOnly {
