@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -269,6 +270,27 @@ func TestAPolicyThatOthersMayWriteIsRefused(t *testing.T) {
 	}
 	if _, err := Open(path, true, slog.New(slog.DiscardHandler)); !errors.Is(err, cove.Forbidden) {
 		t.Errorf("got %v, want an error that is forbidden", err)
+	}
+}
+
+func TestTheExampleInTheDocumentationIsAPolicy(t *testing.T) {
+	data, err := os.ReadFile("../docs/policy.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := parse(t, string(data))
+	if len(p.Mounts) != 3 || p.Limits.TTL != cove.Duration(24*time.Hour) || p.Limits.Memory != 8*cove.GiB || p.MaxSandboxes != 200 {
+		t.Errorf("got %+v", p)
+	}
+	page, err := os.ReadFile("../docs/policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field := range reflect.TypeFor[Policy]().Fields() {
+		key := field.Tag.Get("yaml")
+		if key != "" && (!strings.Contains(string(data), "\n"+key+":") || !strings.Contains(string(page), "`"+key+"`")) {
+			t.Errorf("the documentation lacks the key %s", key)
+		}
 	}
 }
 
