@@ -18,6 +18,9 @@ var capabilities = []string{
 	"CHECKPOINT_RESTORE",
 }
 
+// Capabilities returns the names of all capabilities, as a Spec has them.
+func Capabilities() []string { return slices.Clone(capabilities) }
+
 // ParseCapability returns the name of a capability as a Spec has it, NET_ADMIN, for one
 // that is written so, in lower case or with CAP_ before it; also for ALL. It reports
 // whether there is such a capability.

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,7 +29,7 @@ var (
 )
 
 // features are the optional parts of a spec that every variant has.
-var features = []cove.Feature{cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureBind, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureHosts, cove.FeatureShm}
+var features = []cove.Feature{cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureBind, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureHosts, cove.FeatureShm, cove.FeatureCapAdd}
 
 // kataFloor is the oldest Kata that is known to run what is asked of it.
 const kataFloor = 3
@@ -100,8 +101,11 @@ func (d *Driver) info(version string) driver.Info {
 	for _, control := range cove.Controls {
 		info.Controls[control] = cove.Enforced
 	}
-	if d.variant.kernel == bundle.GuestKernel {
+	switch d.variant.kernel {
+	case bundle.GuestKernel:
 		info.Floor = floorVM
+	case bundle.SharedKernel: // a device of the host means nothing to another kernel
+		info.Features = append(slices.Clone(features), cove.FeatureDevices)
 	}
 	if d.variant.kernel != bundle.GvisorKernel && !d.disks.Available() {
 		info.Controls[cove.ControlDisk] = cove.Degraded // in memory, and so within the memory limit

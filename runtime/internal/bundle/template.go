@@ -70,6 +70,10 @@ func (t Template) Config(rootfs, cgroup string, binds []image.Bind, spec *cove.S
 			},
 		},
 	}
+	addCapabilities(config, spec.Options.CapAdd)
+	if err := addDevices(config, spec.Options.Devices); err != nil {
+		return nil, err
+	}
 	if t.Kernel == GvisorKernel {
 		// Its kernel counts a user's tasks by itself. The agent is exempt by capability.
 		limit := uint64(spec.Limits.Pids)
@@ -80,7 +84,7 @@ func (t Template) Config(rootfs, cgroup string, binds []image.Bind, spec *cove.S
 	config.Process.OOMScoreAdj = &oomScore
 	config.Linux.Namespaces = append(config.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	config.Linux.MaskedPaths, config.Linux.ReadonlyPaths = slices.Clone(maskedPaths), slices.Clone(readonlyPaths)
-	profile, err := seccompProfile(config)
+	profile, err := seccompProfile(config, spec.Options.CapAdd)
 	config.Linux.Seccomp = profile
 	return config, err
 }
@@ -97,7 +101,7 @@ func openFiles() uint64 {
 
 // Seccomp returns the system calls that a sandbox on the host's kernel may make.
 func Seccomp() (*specs.LinuxSeccomp, error) {
-	return seccompProfile(&specs.Spec{Linux: &specs.Linux{}})
+	return seccompProfile(&specs.Spec{Linux: &specs.Linux{}}, nil)
 }
 
 // Hidden returns what a sandbox on the host's kernel must not read of /proc and /sys, and
@@ -110,12 +114,13 @@ func Hidden() (masked, readonly []string) {
 // itself may.
 func OpenFiles() uint64 { return openFiles() }
 
-// seccompProfile returns the profile that Docker ships, for a process without capabilities:
-// the agent's don't open a system call to commands. It is for the native architecture
+// seccompProfile returns the profile that Docker ships, for a process with none but the
+// capabilities that a spec adds: the agent's don't open a system call to commands. It is for the native architecture
 // alone: the system calls of 32-bit programs are attack surface that few need, and
 // compiling the filter for them takes runc a quarter of a create.
-func seccompProfile(config *specs.Spec) (*specs.LinuxSeccomp, error) {
+func seccompProfile(config *specs.Spec, added []string) (*specs.LinuxSeccomp, error) {
 	plain := &specs.Spec{Process: &specs.Process{Capabilities: &specs.LinuxCapabilities{}}, Linux: config.Linux}
+	addCapabilities(plain, added)
 	profile, err := seccomp.GetDefaultProfile(plain)
 	if err != nil {
 		return nil, fmt.Errorf("seccomp profile: %w", err)
