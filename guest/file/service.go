@@ -128,10 +128,23 @@ func (s *Service) Remove(_ context.Context, request *connect.Request[wire.Remove
 	if place.Path == "/" {
 		return nil, cove.Errorf(cove.Invalid, "", "", "the root directory can't be removed", "destroy the sandbox")
 	}
-	if err := s.book.As(place.Account, func() error { return os.RemoveAll(place.Path) }); err != nil {
+	if err := s.book.As(place.Account, func() error { return remove(place.Path) }); err != nil {
 		return nil, Failure(place.Path, err)
 	}
 	return connect.NewResponse(&wire.RemoveResponse{}), nil
+}
+
+// remove removes all of a path. Of a file that is mounted, gVisor says that it is no
+// directory.
+func remove(path string) error {
+	err := os.RemoveAll(path)
+	if !errors.Is(err, syscall.ENOTDIR) {
+		return err
+	}
+	if info, failed := os.Lstat(path); failed == nil && !info.IsDir() {
+		return cove.Errorf(cove.Forbidden, "", path, "a file is mounted there, which can't be removed", "choose another path")
+	}
+	return err
 }
 
 // ListDir lists what is below a directory.

@@ -54,7 +54,7 @@ func (d *Driver) config(id string, spec *cove.Spec, f *facts, from *source, stdi
 }
 
 // hostConfig maps a spec to what bounds a container.
-func (d *Driver) hostConfig(spec *cove.Spec, f *facts, from *source) (*container.HostConfig, error) {
+func (d *Driver) hostConfig(id string, spec *cove.Spec, f *facts, from *source) (*container.HostConfig, error) {
 	no := false
 	config := &container.HostConfig{
 		Runtime: f.runtime, NetworkMode: container.NetworkMode(cmp.Or(spec.Options.NetworkMode, "none")),
@@ -70,6 +70,9 @@ func (d *Driver) hostConfig(spec *cove.Spec, f *facts, from *source) (*container
 		ExtraHosts:     extraHosts(spec),
 		Resources:      resources(spec, f),
 		Tmpfs:          map[string]string{},
+	}
+	if f.near {
+		config.CgroupParent = d.cgroupParent(id, f)
 	}
 	if f.local {
 		config.Tmpfs[agentDir] = tmpfs(cove.MiB, "mode=0700")
@@ -100,6 +103,16 @@ func (d *Driver) hostConfig(spec *cove.Spec, f *facts, from *source) (*container
 		}
 	}
 	return config, nil
+}
+
+// cgroupParent is the group in which the engine makes the container's. It carries the id of
+// the sandbox, and is found also without the engine. Engines that leave cgroups to systemd
+// take a slice, which goes when it is empty.
+func (d *Driver) cgroupParent(id string, f *facts) string {
+	if f.systemd {
+		return "cove-" + id + ".slice"
+	}
+	return d.cgroups.Path(id)
 }
 
 // givesDisk reports whether sandboxes get a root from us: see giveDisk.

@@ -151,7 +151,7 @@ func (d *Driver) placeBinds(dir string, spec *cove.Spec) (*cove.Spec, error) {
 
 // createContainer returns the engine's name for the container that it made.
 func (d *Driver) createContainer(ctx context.Context, id string, spec *cove.Spec, f *facts, from *source, stdin bool) (string, error) {
-	limits, err := d.hostConfig(spec, f, from)
+	limits, err := d.hostConfig(id, spec, f, from)
 	if err != nil {
 		return "", err
 	}

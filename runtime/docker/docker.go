@@ -17,6 +17,7 @@ import (
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -41,6 +42,7 @@ type Driver struct {
 	state    string   // StateDir/name: a directory for each sandbox
 	instance string   // tells this daemon's containers from others'
 	engine   *engine
+	cgroups  cgroup.Tree // where near sandboxes have theirs: see facts
 	disks    bundle.Disks
 	log      *slog.Logger
 
@@ -96,13 +98,14 @@ func newDriver(o Options, engine *engine, name string, runtimes []string) (*Driv
 		return nil, err
 	}
 	instance := sha256.Sum256([]byte(filepath.Dir(state)))
+	tag := hex.EncodeToString(instance[:8])
 	return &Driver{
-		options: o, name: name, runtimes: runtimes, state: state,
-		instance: hex.EncodeToString(instance[:8]),
-		engine:   engine,
-		disks:    bundle.Disks{Dir: filepath.Join(o.DataDir, "disks")},
-		log:      o.Logger.With("runtime", name),
-		images:   map[string]*kept{},
+		options: o, name: name, runtimes: runtimes, state: state, instance: tag,
+		cgroups: cgroup.Find("cove/" + tag + "/" + filepath.Base(state)),
+		engine:  engine,
+		disks:   bundle.Disks{Dir: filepath.Join(o.DataDir, "disks")},
+		log:     o.Logger.With("runtime", name),
+		images:  map[string]*kept{},
 	}, nil
 }
 

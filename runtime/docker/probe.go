@@ -26,7 +26,7 @@ type facts struct {
 	info    driver.Info
 	runtime string        // as the engine knows it
 	kernel  bundle.Kernel // what the system calls of its sandboxes meet
-	unified bool          // cgroups of version 2
+	systemd bool          // makes the engine's cgroups
 
 	// local says that the engine sees the same files as the daemon does, so that it can be
 	// given the agent and directories of this machine by their names.
@@ -96,7 +96,7 @@ func (d *Driver) look(ctx context.Context) (*facts, error) {
 	if !ok {
 		return nil, unavailable(fmt.Sprintf("the engine has no runtime %s; it has %s", strings.Join(d.runtimes, " or "), strings.Join(slices.Sorted(maps.Keys(info.Runtimes)), ", ")), d.missingHint())
 	}
-	f := &facts{runtime: runtime, kernel: kernelOf(runtime, info.Runtimes[runtime].Path, info.Runtimes[runtime].Type), unified: info.CgroupVersion == "2"}
+	f := &facts{runtime: runtime, kernel: kernelOf(runtime, info.Runtimes[runtime].Path, info.Runtimes[runtime].Type), systemd: info.CgroupDriver == "systemd"}
 	f.local, f.near = d.distance(ctx, &info)
 	f.quota = f.local && f.kernel == bundle.GvisorKernel && filepath.Base(info.Runtimes[runtime].Path) == "cove-runsc"
 	f.info = driver.Info{

@@ -89,7 +89,7 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 		d.forget(err)
 		return nil, err
 	}
-	var ids []string
+	ids := d.cgroups.List()
 	for _, c := range ours {
 		ids = append(ids, c.Labels[labelSandbox])
 	}
@@ -142,6 +142,11 @@ func (d *Driver) clear(ctx context.Context, id string) error {
 	if err := d.removeContainers(ctx, id); err != nil {
 		d.forget(err)
 		return err
+	}
+	if os.Geteuid() == 0 { // engines leave the group that a container's is in
+		if err := d.cgroups.Remove(ctx, id); err != nil {
+			return err
+		}
 	}
 	dir := d.dir(id)
 	if err := errors.Join(bundle.UnmountBinds(dir), bundle.UnmountAll(dir+"/disk")); err != nil {
