@@ -28,13 +28,20 @@ type realEngine struct {
 	cmd     *exec.Cmd
 }
 
-// startEngine starts the containerd on PATH.
-func startEngine(t *testing.T) *realEngine {
+// engineProgram returns the containerd on PATH.
+func engineProgram(t *testing.T) string {
 	t.Helper()
 	program, err := exec.LookPath("containerd")
 	if testing.Short() || os.Geteuid() != 0 || err != nil {
 		t.Skip("starts containerd: needs root and containerd on PATH, and no -short")
 	}
+	return program
+}
+
+// startEngine starts it.
+func startEngine(t *testing.T) *realEngine {
+	t.Helper()
+	program := engineProgram(t)
 	dir, err := os.MkdirTemp("", "ctd") // short: a socket's path has 108 bytes
 	if err != nil {
 		t.Fatal(err)
@@ -152,6 +159,7 @@ func swept(t *testing.T, d *Driver) {
 }
 
 func TestT91SandboxesGoOnWithoutTheEngineAndAcrossItsRestart(t *testing.T) {
+	engineProgram(t)
 	bin := binaries(t)
 	for _, variant := range []string{"", "gvisor", "runc"} {
 		t.Run("containerd:"+variant, func(t *testing.T) {
