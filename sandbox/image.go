@@ -28,7 +28,7 @@ func (h *Host) provide(ctx context.Context, on *runtime, spec, asked *cove.Spec)
 	defer stop()
 	image, err := imager.Image(ctx, spec, nil)
 	if err != nil {
-		return "", h.ended(ctx, err)
+		return "", interruption(ctx, err)
 	}
 	if err := applyImage(spec, asked, &image.Config); err != nil {
 		return "", err
@@ -53,9 +53,10 @@ func (h *Host) pulling(ctx context.Context, reference string) (context.Context, 
 	}
 }
 
-// ended is why ctx has ended, where it has, and else err.
-func (h *Host) ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+// interruption is why ctx has ended, where that is behind err, and else err.
+func interruption(ctx context.Context, err error) error {
+	interrupted := errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || cove.CodeOf(err) == cove.Internal
+	if ctx.Err() != nil && interrupted {
 		return context.Cause(ctx)
 	}
 	return err
@@ -190,7 +191,7 @@ func (h *Host) pullImage(ctx context.Context, request cove.ImagePull, progress f
 	defer stop()
 	image, err := imager.Image(ctx, &spec, progress)
 	if err != nil {
-		return nil, h.ended(ctx, err)
+		return nil, interruption(ctx, err)
 	}
 	return image, nil
 }
@@ -289,7 +290,7 @@ func (h *Host) ImportImage(ctx context.Context, runtime, name string, archive io
 		defer stop()
 		image, err = keeper.ImportImage(ctx, name, archive, progress)
 		if err != nil {
-			return h.ended(ctx, err)
+			return interruption(ctx, err)
 		}
 		return nil
 	})

@@ -3,7 +3,12 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
+	"os"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -122,9 +127,30 @@ type importInput struct {
 }
 
 func (s *Server) importImage(ctx context.Context, in *importInput) (*imageReply, error) {
-	image, err := s.host.ImportImage(ctx, in.Runtime, in.Name, in.r.Body, nil)
+	archive := &arriving{from: in.r.Body, controller: http.NewResponseController(in.w), within: s.options.BodyTimeout}
+	image, err := s.host.ImportImage(ctx, in.Runtime, in.Name, archive, nil)
 	if err != nil {
 		return nil, err
 	}
 	return &imageReply{*image}, nil
+}
+
+// arriving is a body of any length, of which something has to come all the time.
+type arriving struct {
+	from       io.Reader
+	controller *http.ResponseController
+	within     time.Duration
+}
+
+// Read reads a piece.
+func (a *arriving) Read(p []byte) (int, error) {
+	_ = a.controller.SetReadDeadline(time.Now().Add(a.within)) // a test's writer may have none
+	n, err := a.from.Read(p)
+	if err != nil {
+		_ = a.controller.SetReadDeadline(time.Time{}) // see body
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = &cove.Error{Code: cove.Timeout, Err: fmt.Errorf("nothing of the body came for %v", a.within), Hint: "send it again"}
+	}
+	return n, err
 }
