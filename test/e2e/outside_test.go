@@ -41,7 +41,7 @@ func killedBehindOurBack(t *testing.T, w *world) {
 		t.Errorf("reason %q, %q, want killed, and in words", box.Reason, box.Message)
 	}
 	cmd := w.command(t, "exec", id, "--", "true")
-	if output, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(output), "killed") {
+	if output, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(output), "the sandbox ended: "+box.Message) {
 		t.Errorf("exec in it: %v\n%s", err, output)
 	}
 	if events := w.output(t, "events", "--type", "sandbox.failed", id); !strings.Contains(events, "killed") {
