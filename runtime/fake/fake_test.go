@@ -135,7 +135,7 @@ var caught = map[fake.Bug][]string{
 	fake.FilesLeak:        {"isolation/host-files"},
 	fake.EnvLeaks:         {"isolation/host-environment"},
 	fake.SharedTmp:        {"destroy/id-is-free", "hammer/creates", "isolation/neighbour-files", "limits/nothing-is-boundless"},
-	fake.SharedMemory:     {"isolation/neighbour-files", "limits/nothing-is-boundless"},
+	fake.SharedMemory:     {"features/shm", "isolation/neighbour-files", "limits/nothing-is-boundless"},
 	fake.OpenVar:          {"isolation/system-files"},
 	fake.WrongUser:        {"exec/user"},
 	fake.NoTerminals:      {"exec/resize", "exec/terminal", "exec/terminal-input"},

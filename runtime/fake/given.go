@@ -48,7 +48,7 @@ func (p plan) mountGiven() error {
 			err = place(source, target, flags)
 			source++
 		} else {
-			err = errors.Join(os.MkdirAll(target, 0o755), mount("tmpfs", target, "tmpfs", flags, p.Bugs.quota(fmt.Sprintf("mode=1777,size=%d", m.Size))))
+			err = errors.Join(os.MkdirAll(target, 0o755), mount("tmpfs", target, "tmpfs", flags, fmt.Sprintf("mode=1777,size=%d", m.Size)))
 		}
 		if err != nil {
 			return err
