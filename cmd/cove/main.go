@@ -12,6 +12,6 @@ import (
 
 func main() {
 	oci.Stage()
-	app := cli.App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Serve: serve, Conform: conform}
+	app := cli.App{Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Serve: serve, Conform: conform, Install: install}
 	os.Exit(app.Run(context.Background(), os.Args[1:]))
 }

@@ -23,6 +23,15 @@ type App struct {
 	// Conform runs the checks of what a runtime promises, on this machine and without a
 	// daemon, and tells the outcome of each.
 	Conform func(ctx context.Context, runtime string, tell func(Outcome)) error
+	// Install plans what makes a runtime available on this machine, and changes nothing.
+	Install func(name string) (Installation, error)
+}
+
+// Installation is a change to this machine that was planned.
+type Installation struct {
+	Changes []string // what will change, for people; none: it is there already
+	Apply   func() error
+	Then    string // what is to be done after that
 }
 
 // Run executes the program with the arguments after its name, and returns the status

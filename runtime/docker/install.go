@@ -60,7 +60,7 @@ func Register(path, runsc string) (*Registration, error) {
 	if err != nil {
 		return fail(cove.Invalid, path+" is not understood: "+err.Error(), "correct it first: dockerd --validate --config-file "+path)
 	}
-	want := registered{Path: runsc, Args: bundle.GvisorFlags}
+	want := registered{Path: runsc, Args: registeredFlags()}
 	change := &Registration{Path: path, before: before}
 	if existing, ok := runtimes[registeredAs]; ok {
 		var have registered
@@ -89,6 +89,18 @@ func Register(path, runsc string) (*Registration, error) {
 		change.Lines = append(change.Lines, "what is there now is kept as "+change.backup)
 	}
 	return change, nil
+}
+
+// registeredFlags are gVisor's flags for every container. Which network one has is for the
+// engine to say: none, unless a sandbox asks for one.
+func registeredFlags() []string {
+	flags := slices.Clone(bundle.GvisorFlags)
+	for i, flag := range flags {
+		if strings.HasPrefix(flag, "--network=") {
+			flags[i] = "--network=sandbox"
+		}
+	}
+	return flags
 }
 
 // parseConfig reads a configuration, of which only the runtimes mean something here.

@@ -101,7 +101,7 @@ func (d *Driver) look(ctx context.Context) (*facts, error) {
 	f.quota = f.local && f.kernel == bundle.GvisorKernel && filepath.Base(info.Runtimes[runtime].Path) == "cove-runsc"
 	f.info = driver.Info{
 		Isolation: isolation(f.kernel), Version: versionOf(&info, runtime), Warnings: warnings(&info, f.kernel), Floor: floor,
-		Controls: d.controls(&info, f), Features: features(f),
+		Controls: d.controls(&info, f), Features: features(f, slices.Contains(info.Runtimes[runtime].Args, "--network=none")),
 	}
 	return f, nil
 }
@@ -231,11 +231,15 @@ func (d *Driver) controls(info *system.Info, f *facts) map[cove.Control]cove.Enf
 	return controls
 }
 
-// features are the parts of a spec that sandboxes here may have.
-func features(f *facts) []cove.Feature {
+// features are the parts of a spec that sandboxes here may have. A runtime that was
+// registered as offline gives them no network of the engine.
+func features(f *facts, offline bool) []cove.Feature {
 	all := []cove.Feature{
 		cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureVolume, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureShm,
-		cove.FeatureCapAdd, cove.FeatureCapDrop, cove.FeatureNetworkMode, cove.FeatureDNS,
+		cove.FeatureCapAdd, cove.FeatureCapDrop,
+	}
+	if !offline {
+		all = append(all, cove.FeatureNetworkMode, cove.FeatureDNS)
 	}
 	if f.local {
 		all = append(all, cove.FeatureHosts)
