@@ -1,4 +1,4 @@
-package oci
+package cgroup
 
 import (
 	"os"
@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
-	"github.com/covehq/cove/runtime/internal/cgroup"
 )
 
 func TestStatsAreReadFromBothVersionsOfCgroups(t *testing.T) {
@@ -31,11 +30,11 @@ func TestStatsAreReadFromBothVersionsOfCgroups(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()
-			tree := cgroup.Tree{Prefix: "cove", Unified: test.unified, Hierarchies: []cgroup.Hierarchy{{Mount: root, Controllers: []string{"cpu", "memory", "pids"}}}}
+			tree := Tree{Prefix: "cove", Unified: test.unified, Hierarchies: []Hierarchy{{Mount: root, Controllers: []string{"cpu", "memory", "pids"}}}}
 			if !test.unified {
 				tree.Hierarchies = nil
 				for _, controller := range []string{"cpuacct", "memory", "pids"} {
-					tree.Hierarchies = append(tree.Hierarchies, cgroup.Hierarchy{Mount: filepath.Join(root, controller), Controllers: []string{controller}})
+					tree.Hierarchies = append(tree.Hierarchies, Hierarchy{Mount: filepath.Join(root, controller), Controllers: []string{controller}})
 				}
 			}
 			for path, content := range test.files {
@@ -47,23 +46,18 @@ func TestStatsAreReadFromBothVersionsOfCgroups(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if used, ok := cpuTime(tree, "box"); !ok || used != 1500*time.Millisecond {
-				t.Errorf("processor time = %v, %v, want 1.5s", used, ok)
+			got := tree.Stats("box")
+			if got.CPUTime == nil || *got.CPUTime != cove.Duration(1500*time.Millisecond) {
+				t.Errorf("processor time = %v, want 1.5s", got.CPUTime)
 			}
-			if used, ok := memoryUse(tree, "box"); !ok || used != 6*cove.MiB {
-				t.Errorf("memory = %v, %v, want 6MiB", used, ok)
+			if got.Memory == nil || *got.Memory != 6*cove.MiB {
+				t.Errorf("memory = %v, want 6MiB", got.Memory)
 			}
-			if count := processes(tree, "box"); count == nil || *count != 2 {
-				t.Errorf("processes = %v, want 2 beside the agent", count)
+			if got.Processes == nil || *got.Processes != 2 {
+				t.Errorf("processes = %v, want 2 beside the agent", got.Processes)
 			}
-			if _, ok := memoryUse(tree, "nobody"); ok {
-				t.Error("memory of a group that is not there was told")
-			}
-			if _, ok := cpuTime(tree, "nobody"); ok {
-				t.Error("processor time of a group that is not there was told")
-			}
-			if count := processes(tree, "nobody"); count != nil {
-				t.Error("processes of a group that is not there were told")
+			if none := tree.Stats("nobody"); none.CPUTime != nil || none.Memory != nil || none.Processes != nil {
+				t.Errorf("of a group that is not there: %+v", none)
 			}
 		})
 	}
