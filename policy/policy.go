@@ -22,6 +22,10 @@ type Policy struct {
 	Users    []string `yaml:"users"`
 	Volumes  []string `yaml:"volumes"`
 
+	// Imports allows images to be imported where Images is given: whoever imports one
+	// chooses the name that it gets, and what is in it.
+	Imports bool `yaml:"imports"`
+
 	// Mounts are the directories of the host that may be bound.
 	Mounts []Mount `yaml:"mounts"`
 	// Capabilities are those that cap_add may name; ALL is all of them.
@@ -248,6 +252,20 @@ func (p *Policy) CheckImage(image string) []Violation {
 	v := new(violations)
 	if p != nil {
 		v.image(p, image)
+	}
+	return *v
+}
+
+// CheckImport returns what the policy forbids of an image that a caller brings along, under
+// a name of its own choice.
+func (p *Policy) CheckImport(name string) []Violation {
+	v := new(violations)
+	if p == nil || p.Images == nil {
+		return nil
+	}
+	v.image(p, name)
+	if !p.Imports {
+		v.add("the operator lists images, and lets nobody import one under their names", "imports: true")
 	}
 	return *v
 }

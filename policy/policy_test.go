@@ -155,6 +155,26 @@ func mount(source string, readOnly bool) []cove.Mount {
 	return []cove.Mount{{Type: cove.MountBind, Source: source, Target: "/m", ReadOnly: readOnly}}
 }
 
+func TestImportsAreOfTheOperatorsNames(t *testing.T) {
+	for name, test := range map[string]struct {
+		text, image string
+		allowed     bool
+	}{
+		"no list":                     {"", "anything", true},
+		"a list":                      {"images: [tool]", "tool", false},
+		"a list and imports":          {"images: [tool]\nimports: true", "tool", true},
+		"a name that is not listed":   {"images: [tool]\nimports: true", "other", false},
+		"imports alone change little": {"imports: true", "anything", true},
+	} {
+		if found := parse(t, test.text).CheckImport(test.image); (len(found) == 0) != test.allowed {
+			t.Errorf("%s: got %+v, want allowed %v", name, found, test.allowed)
+		}
+	}
+	if found := (*Policy)(nil).CheckImport("anything"); len(found) > 0 {
+		t.Errorf("without a policy: %+v", found)
+	}
+}
+
 func TestDefaultsAreWithinThePolicy(t *testing.T) {
 	p := parse(t, "limits: {memory: 256m, ttl: 10m, cpus: 4}")
 	spec := cove.Spec{}.WithDefaults()

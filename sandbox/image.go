@@ -282,6 +282,11 @@ func (h *Host) ImportImage(ctx context.Context, runtime, name string, archive io
 		if err := p.err("import image"); err != nil {
 			return err
 		}
+		var p problems
+		h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckImport(name) })
+		if err := p.err("import image"); err != nil {
+			return err
+		}
 		keeper, err := h.keeper(ctx, runtime)
 		if err != nil {
 			return err

@@ -99,6 +99,8 @@ func TestPolicyHoldsForWhatComesLater(t *testing.T) {
 	wantError(t, err, cove.Forbidden, "ttl 2h0m0s")
 	_, err = r.Create(t.Context(), cove.Spec{}, CreateOptions{})
 	wantError(t, err, cove.Exhausted, "1 sandboxes")
+	_, err = r.ImportImage(t.Context(), "", "host", strings.NewReader(""), nil)
+	wantError(t, err, cove.Forbidden, "lets nobody import")
 	_, err = r.PullImage(t.Context(), cove.ImagePull{Reference: "python:3"}, nil)
 	wantError(t, err, cove.Forbidden, `image "python:3"`)
 }
