@@ -278,11 +278,6 @@ func (h *Host) ImportImage(ctx context.Context, runtime, name string, archive io
 	err := h.withImages("import image", name, func() error {
 		var p problems
 		checkText(&p, "name", name, "use a name such as team/base:1")
-		h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckImage(name) })
-		if err := p.err("import image"); err != nil {
-			return err
-		}
-		var p problems
 		h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckImport(name) })
 		if err := p.err("import image"); err != nil {
 			return err
