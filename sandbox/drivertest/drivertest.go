@@ -107,7 +107,7 @@ func CrashWhenAsked(d driver.Driver) {
 		fmt.Printf("\nFAILED %v\n", err)
 		os.Exit(1)
 	}
-	fmt.Println("\nCREATED", base64.StdEncoding.EncodeToString(machine.Handle()))
+	fmt.Println("\nCREATED", base64.StdEncoding.EncodeToString(machine.Handle()), "WHOLE")
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone, should it not kill
 	_ = machine.Destroy(context.Background())
 	os.Exit(0)
@@ -163,7 +163,11 @@ func followCrash(stdout io.Reader, after time.Duration, kill func()) ([]byte, er
 			timer := time.AfterFunc(after, kill)
 			defer timer.Stop()
 		case word == "CREATED":
-			return base64.StdEncoding.DecodeString(rest)
+			encoded, whole := strings.CutSuffix(rest, " WHOLE")
+			if !whole && after >= 0 {
+				return nil, nil // killed while it said so
+			}
+			return base64.StdEncoding.DecodeString(encoded)
 		case word == "FAILED":
 			return nil, errors.New(rest)
 		default:
