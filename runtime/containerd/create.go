@@ -107,14 +107,10 @@ func (d *Driver) prepareRoot(ctx context.Context, id string, root *image.Root, s
 	if d.variant.kernel != bundle.GvisorKernel {
 		return bundle.RootDir(dir), d.disks.MountRoot(ctx, dir, root, spec.Limits.Disk)
 	}
-	if err := d.makeDisk(id, spec); err != nil || root.Over == "" {
-		return root.Dir, err
-	}
-	target := bundle.RootDir(dir)
-	if err := os.Mkdir(target, 0o755); err != nil {
+	if err := d.makeDisk(id, spec); err != nil {
 		return "", err
 	}
-	return target, bundle.MountLower(target, root)
+	return bundle.PrepareGvisorRoot(dir, root, spec)
 }
 
 // config returns the sandbox's OCI configuration.

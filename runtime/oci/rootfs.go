@@ -29,22 +29,18 @@ func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root,
 	if err := os.Mkdir(d.disk(id), 0o700); err != nil {
 		return rootfs{}, err
 	}
-	if d.rootless {
-		var err error
-		if own.file, err = d.options.Images.File(ctx, root); err != nil {
-			return rootfs{}, err
-		}
+	if !d.rootless {
+		path, err := bundle.PrepareGvisorRoot(dir, root, spec)
+		return rootfs{image: root, path: path}, err
+	}
+	var err error
+	if own.file, err = d.options.Images.File(ctx, root); err != nil {
+		return rootfs{}, err
 	}
 	if root.Over == "" && own.file == "" {
 		return rootfs{image: root, path: root.Dir}, nil
 	}
-	if err := os.Mkdir(own.path, 0o755); err != nil {
-		return rootfs{}, err
-	}
-	if d.rootless {
-		return own, nil
-	}
-	return own, bundle.MountLower(own.path, root)
+	return own, os.Mkdir(own.path, 0o755)
 }
 
 // mountBinds mounts what the spec shows of the host, and returns the spec that the runtime

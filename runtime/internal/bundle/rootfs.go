@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -55,6 +56,31 @@ func (d *Disks) Mount(ctx context.Context, target string, size cove.Bytes) error
 func MountLower(target string, root *image.Root) error {
 	flags := uintptr(unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID)
 	return os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", flags, "lowerdir="+Lower(root)))
+}
+
+// PrepareGvisorRoot returns the directory that gVisor is to take for a sandbox's root, of an
+// image that it does not write to. That is the image's own tree, shared by all, unless it
+// consists of two or something is to be mounted in it: gVisor makes the places for mounts,
+// and in the tree that all share every sandbox would see them. UnmountRoot undoes it.
+func PrepareGvisorRoot(bundle string, root *image.Root, spec *cove.Spec) (string, error) {
+	places := slices.ContainsFunc(spec.Mounts, func(m cove.Mount) bool { return m.Type == cove.MountBind })
+	if root.Over == "" && !places {
+		return root.Dir, nil
+	}
+	target, upper, work := RootDir(bundle), filepath.Join(bundle, "places"), filepath.Join(bundle, "work")
+	if err := os.Mkdir(target, 0o755); err != nil {
+		return "", err
+	}
+	if !places {
+		return target, MountLower(target, root)
+	}
+	for _, dir := range []string{upper, work} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			return "", err
+		}
+	}
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Lower(root), upper, work)
+	return target, os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, options))
 }
 
 // Lower returns the read-only layers of an image for overlayfs, the topmost first.
