@@ -175,6 +175,18 @@ func (p *Policy) Mount(source string) Mount {
 	return rule
 }
 
+// Directories returns those of the host that may be bound, with what lies beneath them.
+func (p *Policy) Directories() []string {
+	if p == nil {
+		return nil
+	}
+	directories := make([]string, len(p.Mounts))
+	for i, rule := range p.Mounts {
+		directories[i] = rule.Path
+	}
+	return directories
+}
+
 func (v *violations) options(p *Policy, o cove.Options) {
 	if o.Privileged && !p.Privileged {
 		v.add("the operator allows no privileged sandboxes", "privileged: true")

@@ -56,11 +56,8 @@ func (h *Host) sources(spec *cove.Spec) (close func(), err error) {
 		if mount.Type != cove.MountBind {
 			continue
 		}
-		allowed := h.policy().Mount(mount.Source)
-		rules := bind.Rules{Prefixes: []string{allowed.Path}, Never: h.private, Sockets: allowed.Sockets}
-		if allowed.Path == "" {
-			rules.Prefixes = nil // the policy has changed since it was asked
-		}
+		operator := h.policy()
+		rules := bind.Rules{Prefixes: operator.Directories(), Never: h.private, Sockets: operator.Mount(mount.Source).Sockets}
 		file, err := rules.Resolve(mount.Source)
 		var refusal *cove.Error
 		if errors.As(err, &refusal) {

@@ -20,8 +20,8 @@ import (
 // Rules says which sources may be given to sandboxes. The zero value allows none.
 type Rules struct {
 	// Prefixes are the directories at or beneath which a source has to lie: absolute
-	// and clean. They are the operator's, so that symlinks in them are followed; beneath
-	// them none is.
+	// and clean. Where one lies in another, the outer one counts. They are the operator's,
+	// so that symlinks in them are followed; beneath them none is.
 	Prefixes []string
 	// Never are directories of the daemon: neither they, nor what lies in them, nor what
 	// they lie in is ever a source.
@@ -57,15 +57,17 @@ func (r Rules) Resolve(source string) (*os.File, error) {
 	return file, nil
 }
 
-// prefix returns the longest prefix that the source lies beneath, or "".
+// prefix returns the shortest prefix that the source lies beneath, or "". What lies in it
+// may have been given to a sandbox, which could have put a symlink in the place of a longer
+// one.
 func (r Rules) prefix(source string) string {
-	longest := ""
+	shortest := ""
 	for _, prefix := range r.Prefixes {
-		if Beneath(prefix, source) && len(prefix) > len(longest) {
-			longest = prefix
+		if Beneath(prefix, source) && (shortest == "" || len(prefix) < len(shortest)) {
+			shortest = prefix
 		}
 	}
-	return longest
+	return shortest
 }
 
 // Beneath reports whether path is directory or lies in it, both absolute and clean.

@@ -113,6 +113,25 @@ func TestT06SourcesStayBeneathAPrefix(t *testing.T) {
 	}
 }
 
+// A sandbox that has the outer directory, writable, puts a symlink in the place of the inner
+// one, which has a rule of its own.
+func TestT06APrefixWithinAnotherIsNotFollowed(t *testing.T) {
+	prefix, _ := world(t)
+	rules := Rules{Prefixes: []string{prefix + "/out", prefix}}
+	for _, source := range []string{prefix + "/out", prefix + "/out/file"} {
+		if file, err := rules.Resolve(source); !errors.Is(err, cove.Forbidden) {
+			file.Close()
+			t.Errorf("%s: %v, want an error that is forbidden", source, err)
+		}
+	}
+	rules.Prefixes = rules.Prefixes[:1] // alone it is the operator's, symlink or not
+	file, err := rules.Resolve(prefix + "/out/file")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Close()
+}
+
 func TestT07TheMachineItselfIsNeverASource(t *testing.T) {
 	rules := Rules{Prefixes: []string{"/"}}
 	for _, source := range []string{
