@@ -89,7 +89,7 @@ func (d *Driver) hostConfig(id string, spec *cove.Spec, f *facts, from *source) 
 	if config.Devices, err = devices(spec.Options.Devices); err != nil {
 		return nil, err
 	}
-	config.CapAdd, config.CapDrop = capabilities(spec, f.kernel)
+	config.CapAdd, config.CapDrop = capabilities(spec, f)
 	d.mounts(config, spec, f, from)
 	if f.kernel == bundle.SharedKernel {
 		config.OomScoreAdj = 500 // under pressure the host kills sandboxes before itself
@@ -142,6 +142,9 @@ func resources(spec *cove.Spec, f *facts) container.Resources {
 		memory += bundle.SentryMemory
 		pids = int64(4*spec.Limits.Pids + 128) // host threads of its kernel
 		limit := int64(spec.Limits.Pids)       // its kernel counts tasks by itself
+		if !f.has("CAP_SYS_RESOURCE") {        // which would exempt the agent
+			limit = max(limit, bundle.AgentThreads)
+		}
 		ulimits = append(ulimits, &container.Ulimit{Name: "nproc", Soft: limit, Hard: limit})
 	}
 	return container.Resources{
@@ -152,12 +155,15 @@ func resources(spec *cove.Spec, f *facts) container.Resources {
 
 // capabilities returns what the agent has, and root inside, with what the spec adds to it and
 // takes from it. The agent keeps what it can't work without.
-func capabilities(spec *cove.Spec, kernel bundle.Kernel) (add, drop []string) {
+func capabilities(spec *cove.Spec, f *facts) (add, drop []string) {
 	own := bundle.Capabilities(bundle.SharedKernel)
 	dropped := func(name string) bool {
 		return slices.Contains(spec.Options.CapDrop, cove.AllCapabilities) || slices.Contains(spec.Options.CapDrop, name)
 	}
-	for _, name := range bundle.Capabilities(kernel) {
+	for _, name := range bundle.Capabilities(f.kernel) {
+		if !f.has(name) { // an engine refuses what it has not itself, also for another kernel
+			continue
+		}
 		if slices.Contains(own, name) || !dropped(strings.TrimPrefix(name, "CAP_")) {
 			add = append(add, strings.TrimPrefix(name, "CAP_"))
 		}
@@ -242,7 +248,11 @@ func (d *Driver) mounts(config *container.HostConfig, spec *cove.Spec, f *facts,
 	for _, m := range spec.Mounts {
 		switch m.Type {
 		case cove.MountTmpfs:
-			config.Tmpfs[m.Target] = tmpfs(cmp.Or(m.Size, inMemory), "mode=1777")
+			options := []string{"mode=1777"}
+			if m.ReadOnly {
+				options = append(options, "ro")
+			}
+			config.Tmpfs[m.Target] = tmpfs(cmp.Or(m.Size, inMemory), options...)
 		case cove.MountBind:
 			show(m.Source, m.Target, m.ReadOnly, false)
 		case cove.MountVolume:
@@ -258,5 +268,5 @@ func memory(target string, size cove.Bytes) mount.Mount {
 }
 
 func tmpfs(size cove.Bytes, options ...string) string {
-	return strings.Join(append([]string{"rw", "exec", "nosuid", "nodev", fmt.Sprintf("size=%d", size)}, options...), ",")
+	return strings.Join(append([]string{"exec", "nosuid", "nodev", fmt.Sprintf("size=%d", size)}, options...), ",")
 }

@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/moby/moby/api/types/system"
@@ -34,6 +35,9 @@ type facts struct {
 	// near says beside that that sandboxes are processes of this machine which the daemon
 	// may look into.
 	near bool
+	// bounding are the capabilities that the engine has itself, as in /proc/PID/status, or all
+	// where it can't be looked at.
+	bounding uint64
 	// quota says that the runtime takes the size of the root filesystem from us.
 	quota bool
 }
@@ -98,6 +102,9 @@ func (d *Driver) look(ctx context.Context) (*facts, error) {
 	}
 	f := &facts{runtime: runtime, kernel: kernelOf(runtime, info.Runtimes[runtime].Path, info.Runtimes[runtime].Type), systemd: info.CgroupDriver == "systemd"}
 	f.local, f.near = d.distance(ctx, &info)
+	if f.bounding = ^uint64(0); f.near {
+		f.bounding = boundingOf(d.engine.peer(ctx))
+	}
 	f.quota = f.local && f.kernel == bundle.GvisorKernel && filepath.Base(info.Runtimes[runtime].Path) == "cove-runsc"
 	f.info = driver.Info{
 		Isolation: isolation(f.kernel), Version: versionOf(&info, runtime), Warnings: warnings(&info, f.kernel), Floor: floor,
@@ -206,6 +213,33 @@ func (d *Driver) distance(ctx context.Context, info *system.Info) (local, near b
 	}
 	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
 	return true, err == nil && ours == theirs
+}
+
+// boundingOf returns the capabilities that a process and its children can ever have, all of
+// them where that is not known.
+func boundingOf(pid int) uint64 {
+	content, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return ^uint64(0)
+	}
+	for line := range strings.Lines(string(content)) {
+		if value, ok := strings.CutPrefix(line, "CapBnd:"); ok {
+			if set, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64); err == nil {
+				return set
+			}
+		}
+	}
+	return ^uint64(0)
+}
+
+// has reports whether the engine can give a capability of those that we ask for.
+func (f *facts) has(capability string) bool {
+	numbers := map[string]int{
+		"CAP_SYS_RESOURCE": unix.CAP_SYS_RESOURCE, "CAP_AUDIT_WRITE": unix.CAP_AUDIT_WRITE, "CAP_MKNOD": unix.CAP_MKNOD,
+		"CAP_NET_BIND_SERVICE": unix.CAP_NET_BIND_SERVICE, "CAP_SETFCAP": unix.CAP_SETFCAP, "CAP_SYS_CHROOT": unix.CAP_SYS_CHROOT,
+	}
+	number, optional := numbers[capability]
+	return !optional || f.bounding>>number&1 == 1
 }
 
 // controls says what is enforced. The engine sets what cgroups there are.

@@ -35,6 +35,10 @@ const (
 // giveDisk gives the sandbox whose first process this is a writable root of the given size,
 // with the tree over, if there is one, over the image.
 func (d *Driver) giveDisk(ctx context.Context, first *process.Process, dir, over string, size cove.Bytes) error {
+	// On its way to its sockets the agent would see half of either root.
+	if err := first.Stop(); err != nil {
+		return err
+	}
 	mounted, err := childMounts(first.PID)
 	if err != nil {
 		return err
@@ -69,7 +73,10 @@ func (d *Driver) giveDisk(ctx context.Context, first *process.Process, dir, over
 	if !first.Alive() { // and so it was when the namespace was opened, or the pid is another's
 		return errors.New("the sandbox ended at its start")
 	}
-	return inNamespace(namespace, func() error { return changeRoot(disk, extra, mounted) })
+	if err := inNamespace(namespace, func() error { return changeRoot(disk, extra, mounted) }); err != nil {
+		return err
+	}
+	return first.Continue()
 }
 
 // childMounts returns where the file systems are mounted that lie on the root of a process.

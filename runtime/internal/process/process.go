@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -80,18 +81,49 @@ func (p *Process) Status() (unix.WaitStatus, bool) {
 }
 
 // Kill kills the process.
-func (p *Process) Kill() {
+func (p *Process) Kill() { _ = p.Signal(unix.SIGKILL) }
+
+// Signal sends the process a signal.
+func (p *Process) Signal(signal unix.Signal) error {
 	raw, err := p.file.SyscallConn()
 	if err != nil {
-		return
+		return err
 	}
-	_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	var failed error
+	if err := raw.Control(func(fd uintptr) { failed = unix.PidfdSendSignal(int(fd), signal, nil, 0) }); err != nil {
+		return err
+	}
+	return os.NewSyscallError("pidfd_send_signal", failed)
 }
+
+// Stop stops the process and returns when it stands still, until Continue.
+func (p *Process) Stop() error {
+	if err := p.Signal(unix.SIGSTOP); err != nil {
+		return err
+	}
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		stat, err := ReadStat(p.PID)
+		switch {
+		case err != nil:
+			return err
+		case stat.Zombie || !p.Alive():
+			return os.ErrProcessDone
+		case stat.Stopped:
+			return nil
+		case time.Now().After(end):
+			return errors.New("the process does not stop")
+		}
+	}
+}
+
+// Continue lets a stopped process go on.
+func (p *Process) Continue() error { return p.Signal(unix.SIGCONT) }
 
 // Stat is what /proc says of a process.
 type Stat struct {
 	Comm    string
 	Zombie  bool
+	Stopped bool // by a signal
 	Started uint64
 }
 
@@ -110,7 +142,7 @@ func ReadStat(pid int) (Stat, error) {
 		return Stat{}, errors.New("malformed stat")
 	}
 	started, err := strconv.ParseUint(fields[19], 10, 64)
-	return Stat{Comm: string(content[open+1 : end]), Zombie: fields[0] == "Z", Started: started}, err
+	return Stat{Comm: string(content[open+1 : end]), Zombie: fields[0] == "Z", Stopped: fields[0] == "T", Started: started}, err
 }
 
 // Close lets go of the process. Wait returns.
