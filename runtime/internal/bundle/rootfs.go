@@ -38,7 +38,7 @@ func (d *Disks) MountRoot(ctx context.Context, bundle string, root *image.Root, 
 			return err
 		}
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Lower(root), upper, work)
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Lower(root), escapeOverlay(upper), escapeOverlay(work))
 	return os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, options))
 }
 
@@ -79,7 +79,7 @@ func PrepareGvisorRoot(bundle string, root *image.Root, spec *cove.Spec) (string
 			return "", err
 		}
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Lower(root), upper, work)
+	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Lower(root), escapeOverlay(upper), escapeOverlay(work))
 	return target, os.NewSyscallError("mount overlay", unix.Mount("cove", target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, options))
 }
 
