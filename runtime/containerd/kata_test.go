@@ -3,10 +3,12 @@ package containerd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -175,5 +177,41 @@ func TestAnEnginesLongErrorIsShortened(t *testing.T) {
 	err := brief(errors.New(strings.Repeat("x", 10_000) + " the cause"))
 	if text := err.Error(); len(text) > longestText+10 || !strings.HasSuffix(text, " the cause") {
 		t.Errorf("got %d bytes: %.20s", len(text), text)
+	}
+}
+
+// TestT08LeakedContainersOfAKilledDaemonAreSweptByTheirLabel has an engine full of them,
+// and of others'.
+func TestT08LeakedContainersOfAKilledDaemonAreSweptByTheirLabel(t *testing.T) {
+	e := newFakeEngine(t)
+	d := kataDriver(t, e)
+	const leaked, foreign = 300, 30
+	for i := range leaked + foreign {
+		id := fmt.Sprintf("leak%d", i)
+		record := &containers.Container{ID: d.container(id), Labels: d.labelsOf(id), Runtime: &containers.Container_Runtime{Name: "x"}}
+		if i >= leaked {
+			record.ID, record.Labels = id, map[string]string{"app": "theirs"}
+		}
+		e.records[record.ID] = record
+		e.machines[record.ID] = &fakeMachine{ended: make(chan struct{})}
+	}
+	ids, err := d.List(t.Context())
+	if err != nil || len(ids) != leaked {
+		t.Fatalf("List: got %d, %v, want the %d of this daemon", len(ids), err, leaked)
+	}
+	var group sync.WaitGroup
+	for _, id := range ids {
+		group.Go(func() {
+			if err := d.Remove(t.Context(), id); err != nil {
+				t.Errorf("remove %s: %v", id, err)
+			}
+		})
+	}
+	group.Wait()
+	if ids, err := d.List(t.Context()); err != nil || len(ids) > 0 {
+		t.Errorf("List: got %v, %v, want nothing", ids, err)
+	}
+	if len(e.records) != foreign || len(e.machines) != foreign {
+		t.Errorf("of somebody else's %d containers %d are left, and %d tasks", foreign, len(e.records), len(e.machines))
 	}
 }
