@@ -30,6 +30,7 @@ func record(id string, created time.Time) store.Record {
 	return store.Record{
 		ID:        id,
 		Spec:      cove.Spec{Name: "box-" + id, Labels: map[string]string{"team": "a"}, Env: map[string]string{"A": "\n\""}}.WithDefaults(),
+		Asked:     cove.Spec{Name: "box-" + id, Ports: []cove.Port{{Port: 80}}, Mounts: []cove.Mount{{Type: cove.MountTmpfs, Target: "/x", Size: cove.MiB}}},
 		State:     cove.StateRunning,
 		Isolation: cove.IsolationUserspaceKernel,
 		Controls:  map[cove.Control]cove.Enforcement{cove.ControlCPU: cove.Enforced},
