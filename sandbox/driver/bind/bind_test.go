@@ -151,7 +151,7 @@ func TestT07TheMachineItselfIsNeverASource(t *testing.T) {
 
 func TestT07ADirectoryWithASocketIsNoSource(t *testing.T) {
 	prefix, _ := world(t)
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", prefix+"/data/deep/engine.sock")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", prefix+"/data/deep/an  engine.sock")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestT07ADirectoryWithASocketIsNoSource(t *testing.T) {
 	}
 	for _, sockets := range []bool{false, true} {
 		rules.Sockets = sockets
-		if _, err := rules.Resolve(prefix + "/data/deep/engine.sock"); !errors.Is(err, cove.Invalid) {
+		if _, err := rules.Resolve(prefix + "/data/deep/an  engine.sock"); !errors.Is(err, cove.Invalid) {
 			t.Errorf("the socket itself, sockets allowed %v: %v, want an error that is invalid", sockets, err)
 		}
 	}

@@ -19,16 +19,24 @@ func noSocket(source, directory string) error {
 	defer list.Close()
 	lines := bufio.NewScanner(list)
 	for lines.Scan() {
-		// Num RefCount Protocol Flags Type St Inode Path, where a path may have spaces.
-		fields := strings.SplitN(strings.Join(strings.Fields(lines.Text()), " "), " ", 8)
-		if len(fields) < 8 || !strings.HasPrefix(fields[7], "/") || !Beneath(directory, fields[7]) {
+		path := socketPath(lines.Text())
+		if !strings.HasPrefix(path, "/") || !Beneath(directory, path) {
 			continue
 		}
-		if info, err := os.Lstat(fields[7]); err != nil || info.Mode()&os.ModeSocket == 0 {
+		if info, err := os.Lstat(path); err != nil || info.Mode()&os.ModeSocket == 0 {
 			continue // its name is gone, and nobody can connect by it any more
 		}
-		return refuse(cove.Forbidden, source, "the socket "+fields[7]+" lies in it, and who sees it can connect",
+		return refuse(cove.Forbidden, source, "the socket "+path+" lies in it, and who sees it can connect",
 			"choose a directory without sockets; the operator may allow them for one, with sockets: true")
 	}
 	return lines.Err()
+}
+
+// socketPath returns the last field of a line of /proc/net/unix, which may have spaces:
+// Num RefCount Protocol Flags Type St Inode Path.
+func socketPath(line string) string {
+	for range 7 {
+		_, line, _ = strings.Cut(strings.TrimLeft(line, " "), " ")
+	}
+	return line
 }
