@@ -46,10 +46,16 @@ func newWorld(t testing.TB, runtime string) *world {
 		// Somewhere that hides nothing from what a sandbox must not see.
 		"HOME=" + base, "TMPDIR=" + os.TempDir(),
 	}
+	for _, engine := range []string{"CONTAINERD_ADDRESS", "DOCKER_HOST"} {
+		if address := os.Getenv(engine); address != "" {
+			w.env = append(w.env, engine+"="+address)
+		}
+	}
 	t.Cleanup(func() {
 		w.close(t)
 		netns, _ := filepath.Glob(filepath.Join(w.dirs.State, "oci", "*", "root", "null-netns"))
-		for _, mount := range netns {
+		engines, _ := filepath.Glob(filepath.Join(w.dirs.State, "containerd", "*", "runsc", "*", "null-netns"))
+		for _, mount := range append(netns, engines...) {
 			syscall.Unmount(mount, syscall.MNT_DETACH)
 		}
 		if err := os.RemoveAll(base); err != nil {
