@@ -118,7 +118,8 @@ func (u *unpacker) layDown(ctx context.Context, source layerSource) error {
 	defer plain.Close()
 	hash := sha256.New()
 	bounded := &boundedStream{r: plain, left: u.limits.Bytes - u.bytes + int64(u.limits.Entries)*entryOverhead}
-	stream := io.TeeReader(bounded, hash)
+	stream := readAhead(io.TeeReader(bounded, hash))
+	defer stream.Close()
 	if err := u.lay(stream); err != nil {
 		return err
 	}
