@@ -248,7 +248,8 @@ func (d *Driver) layOver(ctx context.Context, made, tree string) error {
 	reader, writer := io.Pipe()
 	wrote := make(chan error, 1)
 	go func() {
-		err := writeTree(writer, tree)
+		// Engines show the container's mounts where they unpack, the agent's too.
+		err := writeTree(writer, tree, strings.TrimPrefix(agentDir, "/"))
 		_ = writer.CloseWithError(err)
 		wrote <- err
 	}()

@@ -319,7 +319,7 @@ func (d *Driver) hostImage(ctx context.Context, root *image.Root) (*kept, error)
 		return known, nil
 	}
 	sum := sha256.New()
-	if err := writeTree(sum, root.Dir); err != nil {
+	if err := writeTree(sum, root.Dir, ""); err != nil {
 		return nil, fmt.Errorf("image: %w", err)
 	}
 	tag := hex.EncodeToString(sum.Sum(nil))[:32]
@@ -345,7 +345,7 @@ func (d *Driver) importTree(ctx context.Context, dir, tag string) error {
 		reader, writer := io.Pipe()
 		wrote := make(chan error, 1)
 		go func() {
-			err := writeTree(writer, dir)
+			err := writeTree(writer, dir, "")
 			_ = writer.CloseWithError(err)
 			wrote <- err
 		}()
@@ -368,8 +368,9 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// writeTree writes a tree as a tar, the same one for the same tree.
-func writeTree(to io.Writer, dir string) error {
+// writeTree writes a tree as a tar, the same one for the same tree, but for the directory
+// of the name without.
+func writeTree(to io.Writer, dir, without string) error {
 	out := tar.NewWriter(to)
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || path == dir {
@@ -378,6 +379,9 @@ func writeTree(to io.Writer, dir string) error {
 		name, err := filepath.Rel(dir, path)
 		if err != nil {
 			return err
+		}
+		if name == without {
+			return fs.SkipDir
 		}
 		return writeEntry(out, path, name, entry)
 	})
