@@ -254,7 +254,7 @@ func (d *Driver) layOver(ctx context.Context, made, tree string) error {
 		wrote <- err
 	}()
 	err := d.engine.call(ctx, func(ctx context.Context, c *client.Client) error {
-		_, err := c.CopyToContainer(ctx, made, client.CopyToContainerOptions{DestinationPath: "/", Content: reader, CopyUIDGID: true, AllowOverwriteDirWithFile: true})
+		_, err := c.CopyToContainer(ctx, made, client.CopyToContainerOptions{DestinationPath: "/", Content: reader, AllowOverwriteDirWithFile: true})
 		return err
 	})
 	_ = reader.Close()
