@@ -44,6 +44,10 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 	if err != nil {
 		return nil, err
 	}
+	if err := d.engine.ping(ctx); err != nil {
+		d.forget(err)
+		return nil, err
+	}
 	from, err := d.resolve(ctx, spec, f)
 	if err != nil {
 		d.forget(err)
@@ -121,7 +125,7 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, f *fact
 	if err := d.start(ctx, made); err != nil {
 		return nil, err
 	}
-	known := handle{Version: handleVersion, Container: made, Memory: spec.Limits.Memory, Disk: spec.Limits.Disk, Boot: process.BootID()}
+	known := handle{Version: handleVersion, Container: made, Memory: spec.Limits.Memory, Disk: spec.Limits.Disk, Boot: process.BootID(), Direct: f.givesDisk()}
 	m, err := d.bringUp(ctx, id, known, f, from, spec, stdio)
 	if err != nil {
 		return nil, err

@@ -132,6 +132,15 @@ func (e *engine) call(ctx context.Context, fn func(context.Context, *client.Clie
 	return e.callWithin(ctx, callTimeout, fn)
 }
 
+// ping reports whether the engine answers at all: a call that makes something should not be
+// the one that finds out.
+func (e *engine) ping(ctx context.Context) error {
+	return e.callWithin(ctx, pingTimeout, func(ctx context.Context, c *client.Client) error {
+		_, err := c.Ping(ctx, client.PingOptions{})
+		return err
+	})
+}
+
 // finish is call for what the engine finishes also when nobody waits any more: it waits for
 // the answer, so that the caller knows what there is.
 func (e *engine) finish(ctx context.Context, fn func(context.Context, *client.Client) error) error {

@@ -59,6 +59,7 @@ type handle struct {
 	PID       int        `json:"pid,omitempty"`
 	Started   uint64     `json:"started,omitempty"`
 	Boot      string     `json:"boot"`
+	Direct    bool       `json:"direct,omitempty"` // reached past the engine: see linkOf
 	Memory    cove.Bytes `json:"memory"`
 	Disk      cove.Bytes `json:"disk"`
 }

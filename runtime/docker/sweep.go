@@ -31,6 +31,9 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
 	}
 	f, err := d.facts(ctx)
+	if errors.Is(err, cove.Unavailable) && known.Direct && os.Geteuid() == 0 {
+		f, err = &facts{near: true, local: true, kernel: bundle.SharedKernel}, nil // its socket is all that it takes
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -139,7 +142,11 @@ func (d *Driver) Remove(ctx context.Context, id string) error {
 func (d *Driver) clear(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 	defer cancel()
-	if err := d.removeContainers(ctx, id); err != nil {
+	err := d.engine.ping(ctx)
+	if err == nil {
+		err = d.removeContainers(ctx, id)
+	}
+	if err != nil {
 		d.forget(err)
 		return err
 	}

@@ -1,0 +1,153 @@
+package docker
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/moby/moby/client"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/dial"
+)
+
+// bareImage puts an image without any program into an engine.
+func bareImage(t *testing.T, d *Driver) string {
+	t.Helper()
+	var archive bytes.Buffer
+	out := tar.NewWriter(&archive)
+	const passwd = "root:x:0:0::/root:/bin/sh\n"
+	for _, header := range []*tar.Header{{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(passwd))}} {
+		if err := out.WriteHeader(header); err != nil {
+			t.Fatal(err)
+		}
+		if header.Size > 0 {
+			_, _ = io.WriteString(out, passwd)
+		}
+	}
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const name = "cove-test/bare:1"
+	err := d.engine.call(t.Context(), func(ctx context.Context, c *client.Client) error {
+		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, "cove-test/bare", client.ImageImportOptions{
+			Tag: "1", Changes: []string{"ENV GREETING=hello", "ENV GOMEMLIMIT=1", "VOLUME /kept", "WORKDIR /work", "EXPOSE 80", `CMD ["/nothing"]`},
+		})
+		if err != nil {
+			return err
+		}
+		defer reply.Close()
+		_, err = io.Copy(io.Discard, reply)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = d.engine.call(context.Background(), func(ctx context.Context, c *client.Client) error {
+			_, err := c.ImageRemove(ctx, name, client.ImageRemoveOptions{Force: true})
+			return err
+		})
+	})
+	return name
+}
+
+func TestAnImageOfTheEnginesIsDescribed(t *testing.T) {
+	d := anyEngine(t)
+	name := bareImage(t, d)
+	found, err := d.Image(t.Context(), &cove.Spec{Image: name, Pull: cove.PullNever}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := found.Config
+	if found.Reference != name || c.Workdir != "/work" || strings.Join(c.Ports, " ") != "80/tcp" || strings.Join(c.Volumes, " ") != "/kept" || strings.Join(c.Cmd, " ") != "/nothing" {
+		t.Errorf("got %+v", found)
+	}
+	for reference, want := range map[string]cove.Code{
+		"cove-test/absent:1": cove.NotFound, "docker-daemon:cove-test/absent:1": cove.NotFound, "oci:/dir": cove.NotSupported, "UPPER//": cove.Invalid,
+	} {
+		if _, err := d.Image(t.Context(), &cove.Spec{Image: reference, Pull: cove.PullNever}, nil); !errors.Is(err, want) {
+			t.Errorf("%s: got %v, want %s", reference, err, want)
+		}
+	}
+	if _, err := d.Image(t.Context(), &cove.Spec{Image: name, Platform: "linux/s390x", Pull: cove.PullNever}, nil); !errors.Is(err, cove.NotFound) {
+		t.Errorf("another platform: got %v, want not found", err)
+	}
+}
+
+// read returns what a file inside says.
+func read(t *testing.T, guest *dial.Client, path string) string {
+	t.Helper()
+	response, err := guest.ReadFile(t.Context(), path, "root", nil)
+	if err != nil {
+		t.Errorf("read %s: %v", path, err)
+		return ""
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		t.Error(err)
+	}
+	return string(content)
+}
+
+func TestASandboxOfABareImageHasWhatWasAskedFor(t *testing.T) {
+	first := anyEngine(t)
+	name := bareImage(t, first)
+	for _, runtime := range []string{"docker", "docker:gvisor"} {
+		t.Run(runtime, func(t *testing.T) {
+			d, err := rig{t.TempDir(), binaries(t), engines()[0], runtime}.open()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := d.Probe(t.Context()); err != nil {
+				t.Skip(err)
+			}
+			s := spec()
+			s.Image, s.Hosts, s.Limits.Shm = name, map[string]string{"db": "10.1.2.3"}, cove.MiB
+			s.Mounts = []cove.Mount{{Type: cove.MountVolume, Source: "cove-test-named", Target: "/named"}, {Type: cove.MountTmpfs, Target: "/fast", Size: 2 * cove.MiB}}
+			m, err := d.Create(t.Context(), "bare1", s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			guest := dial.New(m.Dial)
+			defer guest.Close()
+			if hosts := read(t, guest, "/etc/hosts"); !strings.Contains(hosts, "10.1.2.3\tdb") {
+				t.Errorf("/etc/hosts: got %q", hosts)
+			}
+			if resolv := read(t, guest, "/etc/resolv.conf"); !strings.Contains(resolv, "nameserver 127.0.0.1") {
+				t.Errorf("/etc/resolv.conf: got %q, want nothing of this machine's", resolv)
+			}
+			mounts := read(t, guest, "/proc/self/mounts")
+			for _, want := range []string{" /kept tmpfs ", " /fast tmpfs ", " /named ", " /dev/shm tmpfs "} {
+				if !strings.Contains(mounts, want) {
+					t.Errorf("mounts: got no%sin\n%s", want, mounts)
+				}
+			}
+			if info, err := guest.Stat(t.Context(), "/workspace", ""); err != nil || info.Type != cove.FileDirectory {
+				t.Errorf("/workspace: got %+v, %v; want a directory", info, err)
+			}
+			stats, err := m.(*machine).Stats(t.Context())
+			if err != nil || stats.Memory == nil || stats.CPUTime == nil || *stats.CPUTime <= 0 {
+				t.Errorf("stats: got %+v, %v", stats, err)
+			}
+			if err := m.Destroy(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			err = d.engine.call(t.Context(), func(ctx context.Context, c *client.Client) error {
+				_, err := c.VolumeInspect(ctx, "cove-test-named", client.VolumeInspectOptions{})
+				if err == nil {
+					_, err = c.VolumeRemove(ctx, "cove-test-named", client.VolumeRemoveOptions{})
+				}
+				return err
+			})
+			if err != nil {
+				t.Errorf("the named volume: %v, want it to stay", err)
+			}
+		})
+	}
+}
