@@ -197,7 +197,7 @@ func (d *Driver) bundle(id string) string { return filepath.Join(d.state, "bundl
 // disk is where gVisor keeps what a sandbox writes, and is told how to.
 func (d *Driver) disk(id string) string { return filepath.Join(d.data, id) }
 
-// labelOf are the labels by which the sweep finds a container, and tells it from one of
+// labelsOf are the labels by which the sweep finds a container, and tells it from one of
 // somebody else's.
 func (d *Driver) labelsOf(id string) map[string]string {
 	return map[string]string{instanceLabel: d.instance, idLabel: id}
@@ -210,26 +210,41 @@ const (
 
 var validID = regexp.MustCompile(`^[a-z0-9]{1,40}$`)
 
-// Probe implements driver.Driver.
+// Probe implements driver.Driver. What was found out holds as long as the engine's process
+// lives.
 func (d *Driver) Probe(ctx context.Context) (driver.Info, error) {
-	d.probeMu.Lock()
-	defer d.probeMu.Unlock()
 	pid, err := d.engine.pid(ctx)
 	if err != nil {
 		return driver.Info{}, d.absent(err)
 	}
-	if d.probed == nil || d.pid != pid {
-		info, err := d.probe(ctx)
-		if err != nil {
+	if info, ok := d.remembered(pid); ok {
+		if err := d.engine.ping(ctx); err != nil {
 			return driver.Info{}, err
 		}
-		d.probed, d.pid = &info, pid
-	} else if err := d.engine.ping(ctx); err != nil {
+		return info, nil
+	}
+	info, err := d.probe(ctx)
+	if err != nil {
 		return driver.Info{}, err
+	}
+	d.probeMu.Lock()
+	d.probed, d.pid = &info, pid
+	d.probeMu.Unlock()
+	info.Controls, info.Features, info.Warnings = maps.Clone(info.Controls), slices.Clone(info.Features), slices.Clone(info.Warnings)
+	return info, nil
+}
+
+// remembered returns what is known of the engine with this process. The lock is not held
+// while the engine is asked: nobody is to wait for another one's question.
+func (d *Driver) remembered(pid int) (driver.Info, bool) {
+	d.probeMu.Lock()
+	defer d.probeMu.Unlock()
+	if d.probed == nil || d.pid != pid {
+		return driver.Info{}, false
 	}
 	info := *d.probed
 	info.Controls, info.Features, info.Warnings = maps.Clone(info.Controls), slices.Clone(info.Features), slices.Clone(info.Warnings)
-	return info, nil
+	return info, true
 }
 
 func (d *Driver) unavailable(message, hint string) error {

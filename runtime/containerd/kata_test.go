@@ -173,6 +173,22 @@ func TestT08ForeignContainersAreNeverTouched(t *testing.T) {
 	}
 }
 
+// TestAProcessThatIsNotTheSandboxesIsNeverKilled has an engine in another PID namespace: its
+// numbers are those of other processes here, as this test's.
+func TestAProcessThatIsNotTheSandboxesIsNeverKilled(t *testing.T) {
+	e := newFakeEngine(t)
+	d := kataDriver(t, e)
+	d.variant = runc
+	spec := cove.Spec{Image: "rootfs:" + t.TempDir()}.WithDefaults()
+	spec.Limits.Disk = 4 * cove.MiB
+	if _, err := d.Create(t.Context(), "abc", &spec); !errors.Is(err, cove.Unavailable) || cove.HintOf(err) == "" {
+		t.Errorf("Create: got %v, want unavailable with a hint", err)
+	}
+	if !e.empty() {
+		t.Error("the engine still has it")
+	}
+}
+
 func TestAnEnginesLongErrorIsShortened(t *testing.T) {
 	err := brief(errors.New(strings.Repeat("x", 10_000) + " the cause"))
 	if text := err.Error(); len(text) > longestText+10 || !strings.HasSuffix(text, " the cause") {

@@ -58,7 +58,7 @@ const handleVersion = 1
 func (d *Driver) machine(id string, known handle) (*machine, error) {
 	ctx, stop := context.WithCancel(context.Background())
 	m := &machine{driver: d, id: id, known: known, stop: stop, gone: make(chan struct{})}
-	if !d.seen(id, known.PID) {
+	if !d.watchable(id, known.PID) {
 		m.background.Go(func() { m.watchTask(ctx) })
 		return m, nil
 	}
@@ -66,6 +66,14 @@ func (d *Driver) machine(id string, known handle) (*machine, error) {
 	if err != nil {
 		stop()
 		return nil, fmt.Errorf("the sandbox ended at its start: %w", err)
+	}
+	// The process is held now, so that this is asked of no other one. What is not the
+	// sandbox's is never to be killed for it.
+	if !d.inGroup(id, known.PID) && first.Alive() {
+		first.Close()
+		stop()
+		return nil, d.unavailable("containerd tells of processes that are not those of this machine",
+			"run cove where containerd runs: on the same machine, in the same PID namespace")
 	}
 	m.first, m.known.Started = first, first.Started
 	if d.variant.kernel == bundle.SharedKernel { // gVisor's dies whole, and the counter tells
@@ -82,16 +90,20 @@ func (d *Driver) machine(id string, known handle) (*machine, error) {
 	return m, nil
 }
 
-// seen reports whether the first process that the engine tells is the sandbox's own, so that
-// its end is the sandbox's: of an unknown shim it may be anything. One that is in the
-// sandbox's cgroup is.
-func (d *Driver) seen(id string, pid int) bool {
+// watchable reports whether the first process that the engine tells is the sandbox's own, so
+// that its end is the sandbox's. Of an unknown shim it may be anything.
+func (d *Driver) watchable(id string, pid int) bool {
 	switch {
 	case d.variant.reach != byStdio:
 		return true
 	case d.variant.kernel == bundle.GuestKernel:
 		return false
 	}
+	return d.inGroup(id, pid)
+}
+
+// inGroup reports whether a process is in the sandbox's cgroup.
+func (d *Driver) inGroup(id string, pid int) bool {
 	groups, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	return err == nil && strings.Contains(string(groups), d.cgroups.Path(id)+"\n")
 }
