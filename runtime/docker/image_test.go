@@ -128,7 +128,7 @@ func TestASandboxOfABareImageHasWhatWasAskedFor(t *testing.T) {
 					t.Errorf("mounts: got no%sin\n%s", want, mounts)
 				}
 			}
-			if info, err := guest.Stat(t.Context(), "/workspace", ""); err != nil || info.Type != cove.FileDirectory {
+			if info, err := guest.Stat(t.Context(), "/workspace", ""); err != nil || info.Type != cove.TypeDirectory {
 				t.Errorf("/workspace: got %+v, %v; want a directory", info, err)
 			}
 			stats, err := m.(*machine).Stats(t.Context())
