@@ -307,8 +307,9 @@ func (p *program) imageInspectVerb(runtime *string) *cobra.Command {
 With --json, prints the image as GET /v1/images/{reference} does.`,
 		Example: `  cove image inspect python:3.12
   cove image inspect python:3.12 --json | jq .config.env`,
-		Args: arguments("IMAGE"),
-		RunE: verb(func(ctx context.Context, args []string) error { return p.inspectImage(ctx, *runtime, args[0]) }),
+		Args:              arguments("IMAGE"),
+		ValidArgsFunction: p.completeImages(runtime),
+		RunE:              verb(func(ctx context.Context, args []string) error { return p.inspectImage(ctx, *runtime, args[0]) }),
 	}
 }
 
@@ -351,7 +352,9 @@ of which a sandbox was made stays as long as that lives.
 With --json, prints the images as they were, as GET /v1/images lists them.`,
 		Example: `  cove image rm python:3.12`,
 		Args:    arguments("IMAGE…"),
-		RunE:    verb(func(ctx context.Context, args []string) error { return p.removeImages(ctx, *runtime, args) }),
+
+		ValidArgsFunction: p.completeImages(runtime),
+		RunE:              verb(func(ctx context.Context, args []string) error { return p.removeImages(ctx, *runtime, args) }),
 	}
 }
 
@@ -380,6 +383,22 @@ func (p *program) removeImages(ctx context.Context, runtime string, references [
 		failures = append(failures, p.writeJSON(map[string][]cove.Image{"images": removed}))
 	}
 	return errors.Join(failures...)
+}
+
+// completeImages offers the names of images.
+func (p *program) completeImages(runtime *string) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionTime)
+		defer cancel()
+		var names []cobra.Completion
+		if c := p.peek(ctx, cmd); c != nil {
+			images, _ := c.Images(ctx, *runtime) // nobody wants an error for pressing Tab
+			for _, image := range images {
+				names = append(names, clean(image.Reference, ""))
+			}
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
 }
 
 func (p *program) imagePruneVerb(runtime *string) *cobra.Command {
