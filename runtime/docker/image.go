@@ -184,7 +184,12 @@ func (d *Driver) pull(ctx context.Context, named reference.Named, platform *ocis
 	case errdefs.IsUnauthorized(err), errdefs.IsPermissionDenied(err), strings.Contains(err.Error(), "denied"), strings.Contains(err.Error(), "unauthorized"):
 		return &cove.Error{Code: cove.Forbidden, Op: "image", ID: named.String(), Err: err, Hint: "log in to its registry with docker login, as the daemon's user"}
 	}
-	return cove.Wrap(err, "image", named.String())
+	var ready *cove.Error
+	if ctx.Err() != nil || errors.As(err, &ready) {
+		return cove.Wrap(err, "image", named.String())
+	}
+	return &cove.Error{Code: cove.Unavailable, Op: "image", ID: named.String(), Err: fmt.Errorf("the engine did not get it: %s", short(err)),
+		Hint: "look whether the engine reaches the registry: docker pull " + named.String()}
 }
 
 // credentials returns what Docker's configuration has for an image's registry, as the API

@@ -74,6 +74,9 @@ func TestAnImageOfTheEnginesIsDescribed(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", reference, err, want)
 		}
 	}
+	if _, err := d.Image(t.Context(), &cove.Spec{Image: "127.0.0.1:1/nobody:1"}, nil); !errors.Is(err, cove.Unavailable) || cove.HintOf(err) == "" {
+		t.Errorf("a registry that is not there: got %v, want unavailable", err)
+	}
 	if _, err := d.Image(t.Context(), &cove.Spec{Image: name, Platform: "linux/s390x", Pull: cove.PullNever}, nil); !errors.Is(err, cove.NotFound) {
 		t.Errorf("another platform: got %v, want not found", err)
 	}
