@@ -46,7 +46,7 @@ func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[strin
 	c.Images, c.Agent, c.Runsc, c.Logger = images, agent, runsc, log
 	e := docker.Options{
 		StateDir: filepath.Join(dirs.State, "docker"), DataDir: filepath.Join(dirs.Data, "docker"),
-		Images: images, Agent: agent, Runsc: runsc, Logger: log,
+		Images: images, Agent: agent, Logger: log,
 	}
 	return map[string]driver.Opener{
 		"gvisor": oci.Gvisor(o),

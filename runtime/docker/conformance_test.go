@@ -52,7 +52,7 @@ func (r rig) open() (*Driver, error) {
 	}
 	o := Options{
 		StateDir: filepath.Join(r.dir, "state"), DataDir: filepath.Join(r.dir, "data"), Images: images,
-		Agent: filepath.Join(r.bin, "cove-agent"), Runsc: filepath.Join(r.bin, "cove-runsc"), Host: r.host,
+		Agent: filepath.Join(r.bin, "cove-agent"), Host: r.host,
 	}
 	_, variant, _ := strings.Cut(r.runtime, ":")
 	d, err := Open(o)(variant)

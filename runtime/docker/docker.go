@@ -27,7 +27,6 @@ type Options struct {
 	DataDir  string       // disks of sandboxes: /var/lib/cove/docker
 	Images   *image.Store // where the host's image comes from
 	Agent    string       // path of the cove-agent binary
-	Runsc    string       // path of the cove-runsc binary, for what to say where gVisor is missing
 	// Host is the engine's address; "" is what the docker command would use: DOCKER_HOST,
 	// else the context of DOCKER_CONTEXT or of Docker's configuration, else Docker's socket.
 	Host   string

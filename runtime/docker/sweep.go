@@ -87,6 +87,10 @@ func (d *Driver) alive(ctx context.Context, known handle, f *facts) error {
 
 // List implements driver.Lister.
 func (d *Driver) List(ctx context.Context) ([]string, error) {
+	if err := d.engine.ping(ctx); err != nil {
+		d.forget(err)
+		return nil, err
+	}
 	ours, err := d.containers(ctx, "")
 	if err != nil {
 		d.forget(err)
