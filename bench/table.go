@@ -115,18 +115,3 @@ func (s samples) String() string {
 	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 	return fmt.Sprintf("%.2f ms (%.2f)", ms(s.median()), ms(s.at(0.95)))
 }
-
-// repeat measures f n times, after one round that does not count.
-func repeat(n int, f func(i int) error) (samples, error) {
-	var s samples
-	for i := range n + 1 {
-		at := time.Now()
-		if err := f(i); err != nil {
-			return nil, err
-		}
-		if i > 0 {
-			s = append(s, time.Since(at))
-		}
-	}
-	return s, nil
-}

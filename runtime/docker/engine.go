@@ -56,7 +56,7 @@ func (e *engine) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, cove.Errorf(cove.Unavailable, "docker", "", "the engine's address is not usable: "+err.Error(), "see DOCKER_HOST, DOCKER_CONTEXT and docker context ls")
 	}
-	c, err := client.New(append(options, client.WithAPIVersionFromEnv(), client.WithResponseHook(capReply))...)
+	c, err := client.New(append(options, client.WithAPIVersionFromEnv(), client.WithHTTPResponseHook(capReply))...)
 	if err != nil {
 		return nil, cove.Errorf(cove.Unavailable, "docker", "", "the engine's address is not usable: "+err.Error(), "see DOCKER_HOST, DOCKER_CONTEXT and docker context ls")
 	}

@@ -2,7 +2,9 @@ package oci
 
 import (
 	"context"
+	"errors"
 	"os"
+	"path/filepath"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
@@ -40,7 +42,7 @@ func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root,
 	if root.Over == "" && own.file == "" {
 		return rootfs{image: root, path: root.Dir}, nil
 	}
-	return own, os.Mkdir(own.path, 0o755)
+	return own, errors.Join(os.Mkdir(own.path, 0o755), os.Mkdir(filepath.Join(dir, "places"), 0o755), os.Mkdir(filepath.Join(dir, "work"), 0o755))
 }
 
 // mountBinds mounts what the spec shows of the host, and returns the spec that the runtime

@@ -44,7 +44,8 @@ type stage struct {
 
 // stageMount is a mount in the stage's own mount namespace.
 type stageMount struct {
-	Lower  string `json:"lower,omitempty"`  // of a read-only overlay, in its notation
+	Upper  string `json:"upper,omitempty"`  // where that keeps the places for other mounts
+	Lower  string `json:"lower,omitempty"`  // of an overlay, in its notation
 	Source string `json:"source,omitempty"` // or what to bind: a name, and what it has to lead to,
 	Device uint64 `json:"device,omitempty"` // since a descriptor of the daemon's is of another
 	Inode  uint64 `json:"inode,omitempty"`  // mount namespace, which the kernel binds nothing of
@@ -88,8 +89,10 @@ func runStage(encoded string, args []string) error {
 
 func (m stageMount) mount() error {
 	if m.Lower != "" {
-		flags := uintptr(unix.MS_RDONLY | unix.MS_NODEV | unix.MS_NOSUID)
-		return os.NewSyscallError("mount overlay", unix.Mount("cove", m.Target, "overlay", flags, "lowerdir="+m.Lower))
+		// gVisor makes places in a root for what is to be mounted there. Without userxattr an
+		// ordinary user's overlay has nowhere to note what it did.
+		options := fmt.Sprintf("lowerdir=%s,upperdir=%s/places,workdir=%s/work,userxattr", m.Lower, m.Upper, m.Upper)
+		return os.NewSyscallError("mount overlay", unix.Mount("cove", m.Target, "overlay", unix.MS_NODEV|unix.MS_NOSUID, options))
 	}
 	fd, err := unix.Openat2(unix.AT_FDCWD, m.Source, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS})
 	if err != nil {
@@ -164,7 +167,7 @@ func (d *Driver) stageOf(id string, root rootfs, binds []bundle.Bind, spec *cove
 		s.CPUs = int(math.Ceil(spec.Limits.CPUs))
 	}
 	if root.image.Over != "" && root.file == "" {
-		s.Mounts = append(s.Mounts, stageMount{Lower: bundle.Lower(root.image), Target: root.path})
+		s.Mounts = append(s.Mounts, stageMount{Lower: bundle.Lower(root.image), Upper: d.bundle(id), Target: root.path})
 	}
 	for _, b := range binds {
 		m, err := stageBind(b)

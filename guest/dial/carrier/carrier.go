@@ -180,10 +180,9 @@ func (s *stream) run(life context.Context, end context.CancelFunc, socket *net.U
 		}
 		_ = s.request.Close()
 	})
-	if err := s.receive(socket); err != nil {
-		end() // the agent hung up, or the caller did
-		_ = socket.Close()
-	}
+	_ = s.receive(socket) // until the agent hangs up, or the caller
+	end()
+	_ = socket.Close()
 	_ = s.reply.Close()
 	out.Wait()
 }
