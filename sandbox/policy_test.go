@@ -63,7 +63,9 @@ func TestT08WhatReachesTheHostIsForbiddenWithoutAPolicy(t *testing.T) {
 
 func TestWhatIsForbiddenIsSaidBesideEverythingElse(t *testing.T) {
 	r := policedRig(t, "")
+	r.world.mu.Lock()
 	r.world.info.Features = nil
+	r.world.mu.Unlock()
 	_, err := r.Create(t.Context(), cove.Spec{Options: cove.Options{Privileged: true}, Limits: cove.Limits{Pids: -1}}, CreateOptions{})
 	wantError(t, err, cove.Invalid, "no privileged", "pids -1", "test does not know options.privileged")
 	_, err = r.Create(t.Context(), cove.Spec{Options: cove.Options{Privileged: true, CapDrop: []string{"ALL"}}}, CreateOptions{})

@@ -114,8 +114,9 @@ func TestListsOfASpecAreChecked(t *testing.T) {
 		"an address in another form ": {spec: port(cove.Port{Port: 1, Address: "0:0::1"})},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, Options{})
-			r.world.info.Features = allFeatures
+			w := newWorld()
+			w.info.Features = allFeatures
+			r := openRig(t, w, t.TempDir(), Options{})
 			spec := r.complete(test.spec)
 			var p problems
 			checkSpec(&p, &spec)
