@@ -29,7 +29,7 @@ func (a *Agent) serveEnvs(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serveInit sets the defaults for commands. The fields are those of E2B's agent, of which
-// others are ignored, and two of Cove's.
+// others are ignored, and three of Cove's.
 func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 	const most = 4 << 20
 	var body struct {
@@ -38,6 +38,7 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 		DefaultWorkdir string
 		Memory         int64 // bytes that the sandbox has, where it can't find out itself
 		Ulimits        []cove.Ulimit
+		Capabilities   []string // of commands, added
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
@@ -59,12 +60,28 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 	if err := a.table.SetLimits(body.Ulimits); err != nil {
 		return err
 	}
+	if err := a.setCapabilities(body.Capabilities, body.DefaultUser); err != nil {
+		return err
+	}
 	a.book.SetDefaults(account.Defaults{User: body.DefaultUser, Env: body.EnvVars, Workdir: body.DefaultWorkdir})
 	if body.Memory > 0 {
 		a.table.SetMemory(outputShare(body.Memory))
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// setCapabilities gives commands capabilities, of which the default user has to have the use.
+func (a *Agent) setCapabilities(names []string, user string) error {
+	uid := os.Geteuid()
+	if user != "" {
+		found, err := a.book.Lookup(user)
+		if err != nil {
+			return err
+		}
+		uid = found.UID
+	}
+	return a.table.SetCapabilities(names, uid)
 }
 
 func writeJSON(w http.ResponseWriter, value any) {

@@ -25,13 +25,15 @@ type Init struct {
 	Memory int64
 	// Ulimits are the resource limits of commands.
 	Ulimits []cove.Ulimit
+	// Capabilities are added to those of commands, by the names of a Spec.
+	Capabilities []string
 }
 
 // Init sets the sandbox's defaults for commands. It may be called again.
 func (c *Client) Init(ctx context.Context, i Init) error {
 	body, err := json.Marshal(map[string]any{
 		"envVars": i.Env, "defaultUser": i.User, "defaultWorkdir": i.Workdir, "memory": i.Memory,
-		"ulimits": i.Ulimits,
+		"ulimits": i.Ulimits, "capabilities": i.Capabilities,
 	})
 	if err != nil {
 		return fail(ctx, "init", "", err)

@@ -30,9 +30,10 @@ type Table struct {
 	budget      *budget
 	forest      *forest
 	noSetGroups bool
-	limits      atomic.Pointer[string]   // of commands, in JSON; nil: none
-	null        func() (*os.File, error) // what commands without input read
-	starting    chan struct{}            // has a place for each that starts at one time
+	ambient     atomic.Pointer[[]uintptr] // capabilities of commands of others than root
+	limits      atomic.Pointer[string]    // of commands, in JSON; nil: none
+	null        func() (*os.File, error)  // what commands without input read
+	starting    chan struct{}             // has a place for each that starts at one time
 	running     sync.WaitGroup
 
 	mu      sync.Mutex

@@ -19,6 +19,7 @@ func featuresChecks() []check {
 		{"tmpfs-read-only", "A tmpfs that is read-only can't be written.", Needs{Feature: cove.FeatureTmpfs}, featuresTmpfsReadOnly},
 		{"shm", "The size of /dev/shm is the one asked for.", Needs{Feature: cove.FeatureShm}, featuresShm},
 		{"hosts", "Names of the spec are in /etc/hosts, beside that of the sandbox itself.", Needs{Feature: cove.FeatureHosts}, featuresHosts},
+		{"cap-add", "Commands have the capabilities that the spec adds, and no other.", Needs{Feature: cove.FeatureCapAdd}, featuresCapAdd},
 		{"ulimits", "Resource limits of the spec are those of commands.", Needs{Feature: cove.FeatureUlimits}, featuresUlimits},
 		{"bind", "A directory of the host is seen inside, and what is written there is written on the host.", Needs{Feature: cove.FeatureBind}, featuresBind},
 		{"bind-read-only", "A bind that is read-only can't be written, also not by making it writable.", Needs{Feature: cove.FeatureBind}, featuresBindReadOnly},
@@ -88,6 +89,26 @@ func featuresUlimits(ctx context.Context, b *bench) error {
 		return err
 	}
 	return x.prints(ctx, "limits", "ulimit -Sn; ulimit -Hn; ulimit -Sc", "100\n200\n0")
+}
+
+func featuresCapAdd(ctx context.Context, b *bench) error {
+	// Of a kernel of the sandbox's own, which may have no ambient capabilities, root can make
+	// use of them, and has others too.
+	mask, root := "0xffffffffff", b.info.Isolation.RootInside()
+	if root {
+		mask = "0x800000"
+	}
+	x, err := b.create(ctx, func(s *cove.Spec) {
+		s.Options.CapAdd = []string{"SYS_NICE"}
+		if root {
+			s.User = "root"
+		}
+	})
+	if err != nil {
+		return err
+	}
+	const read = `while read -r key value; do if [ "$key" = CapEff: ]; then echo $((0x$value & ` // SYS_NICE is 1 << 23
+	return x.prints(ctx, "effective capabilities", read+mask+` )); fi; done < /proc/self/status`, "8388608")
 }
 
 // hostDirectory is a directory of the host that everybody may write, with a file in it, and what a
