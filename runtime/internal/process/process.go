@@ -97,11 +97,19 @@ func (p *Process) Signal(signal unix.Signal) error {
 }
 
 // Stop stops the process and returns when it stands still, until Continue.
+//
+// A program of several threads that executes another just then forgets about the signal: the
+// kernel calls a stop off that has begun. So it is sent again until it has its effect.
 func (p *Process) Stop() error {
-	if err := p.Signal(unix.SIGSTOP); err != nil {
-		return err
-	}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+	const again = 10 * time.Millisecond
+	var sent time.Time
+	for end := time.Now().Add(5 * time.Second); ; time.Sleep(200 * time.Microsecond) {
+		if time.Since(sent) > again {
+			if err := p.Signal(unix.SIGSTOP); err != nil {
+				return err
+			}
+			sent = time.Now()
+		}
 		stat, err := ReadStat(p.PID)
 		switch {
 		case err != nil:
