@@ -21,14 +21,16 @@ var allFeatures = []cove.Feature{
 }
 
 // policedRig is a host with a policy, in a world with every feature.
-func policedRig(t *testing.T, text string) *rig {
+func policedRig(t *testing.T, text string) *rig { return policedWith(t, text, allFeatures) }
+
+func policedWith(t *testing.T, text string, features []cove.Feature) *rig {
 	t.Helper()
 	operator, err := policy.Parse([]byte(text), "/etc/cove/policy.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := newWorld()
-	w.info.Features = allFeatures
+	w.info.Features = features
 	return openRig(t, w, filepath.Join(t.TempDir(), "state"), Options{Policy: func() *policy.Policy { return operator }})
 }
 
@@ -62,10 +64,7 @@ func TestT08WhatReachesTheHostIsForbiddenWithoutAPolicy(t *testing.T) {
 }
 
 func TestWhatIsForbiddenIsSaidBesideEverythingElse(t *testing.T) {
-	r := policedRig(t, "")
-	r.world.mu.Lock()
-	r.world.info.Features = nil
-	r.world.mu.Unlock()
+	r := policedWith(t, "", nil)
 	_, err := r.Create(t.Context(), cove.Spec{Options: cove.Options{Privileged: true}, Limits: cove.Limits{Pids: -1}}, CreateOptions{})
 	wantError(t, err, cove.Invalid, "no privileged", "pids -1", "test does not know options.privileged")
 	_, err = r.Create(t.Context(), cove.Spec{Options: cove.Options{Privileged: true, CapDrop: []string{"ALL"}}}, CreateOptions{})
