@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -125,13 +126,24 @@ func TestSandboxesSurviveTheDaemon(t *testing.T) {
 // sandbox, and it works, or nothing of it is left; and what was acknowledged holds.
 func TestDaemonMayDieAtEveryStep(t *testing.T) {
 	r := newRig(t, Options{})
+	type crashed struct {
+		image
+		acknowledged string // the last step that was, for certain, when the image was taken
+	}
 	var mu sync.Mutex
-	var images []image
+	var images []crashed
+	var acknowledged atomic.Value
+	acknowledged.Store("")
 	take := func(step string) {
+		before := acknowledged.Load().(string)
 		taken := r.crash(step)
 		mu.Lock()
 		defer mu.Unlock()
-		images = append(images, taken)
+		images = append(images, crashed{taken, before})
+	}
+	acknowledge := func(step string) {
+		acknowledged.Store(step)
+		take(step)
 	}
 	r.world.set(func(_ context.Context, at, _ string) error {
 		if at != "probe" && at != "list" {
@@ -147,26 +159,22 @@ func TestDaemonMayDieAtEveryStep(t *testing.T) {
 		return nil
 	})
 	s := r.create(cove.Spec{Name: "box"})
-	take("created")
+	acknowledge("created")
 	labels := map[string]string{"a": "b"}
 	if _, err := s.Update(t.Context(), cove.SandboxUpdate{Labels: &labels}); err != nil {
 		t.Fatal(err)
 	}
-	take("updated")
+	acknowledge("updated")
 	if err := s.Destroy(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	take("destroyed")
+	acknowledge("destroyed")
 	r.world.set(nil)
 	r.store.fail(nil, nil)
 
-	acknowledged := ""
 	seen := make(map[string]bool)
 	for _, i := range images {
 		seen[i.step] = true
-		if i.step == "created" || i.step == "updated" || i.step == "destroyed" {
-			acknowledged = i.step
-		}
 		t.Run(i.step, func(t *testing.T) {
 			// The agent of the first host's sandbox is gone by now: what was on the
 			// machine gets another.
@@ -179,10 +187,10 @@ func TestDaemonMayDieAtEveryStep(t *testing.T) {
 			next := i.restart(t, Options{SweepInterval: 5 * time.Millisecond})
 			found, err := next.Sandbox(t.Context(), "box")
 			if err == nil && found.View().State == cove.StateRunning {
-				if acknowledged == "destroyed" {
+				if i.acknowledged == "destroyed" {
 					t.Error("a destroyed sandbox runs")
 				}
-				if acknowledged == "updated" && found.View().Spec.Labels["a"] != "b" {
+				if i.acknowledged == "updated" && found.View().Spec.Labels["a"] != "b" {
 					t.Error("an update that was acknowledged is lost")
 				}
 				if got, err := found.Exec(t.Context(), exec("echo", "alive")); err != nil || got.Stdout != "alive" {
@@ -191,7 +199,7 @@ func TestDaemonMayDieAtEveryStep(t *testing.T) {
 				if err := found.Destroy(t.Context()); err != nil {
 					t.Errorf("Destroy: %v", err)
 				}
-			} else if acknowledged == "created" && i.step == "created" || i.step == "updated" {
+			} else if i.step == "created" || i.step == "updated" {
 				t.Errorf("a sandbox that was acknowledged does not run: %v", err)
 			}
 			eventually(t, "nothing is left", func() bool { return len(next.world.ids()) == 0 && next.Len() == 0 })
