@@ -208,8 +208,6 @@ const (
 	idLabel       = "cove.id"
 )
 
-var validID = regexp.MustCompile(`^[a-z0-9]{1,40}$`)
-
 // Probe implements driver.Driver. What was found out holds as long as the engine's process
 // lives.
 func (d *Driver) Probe(ctx context.Context) (driver.Info, error) {

@@ -23,8 +23,8 @@ import (
 
 // Create implements driver.Driver.
 func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver.Machine, error) {
-	if !validID.MatchString(id) {
-		return nil, cove.Errorf(cove.Invalid, "create", id, "not a sandbox id", "")
+	if err := driver.CheckID("create", id); err != nil {
+		return nil, err
 	}
 	root, err := d.options.Images.Resolve(ctx, spec.Image)
 	if err != nil {

@@ -22,12 +22,9 @@ import (
 	"github.com/covehq/cove/sandbox/driver"
 )
 
-var (
-	validID = regexp.MustCompile(`^[a-z0-9]{1,40}$`)
-	// validContainer is what engines call containers. What comes from one becomes part of
-	// the path of the next request.
-	validContainer = regexp.MustCompile(`^[a-f0-9]{64}$`)
-)
+// validContainer is what engines call containers. What comes from one becomes part of the
+// path of the next request.
+var validContainer = regexp.MustCompile(`^[a-f0-9]{64}$`)
 
 // dir is what a sandbox has on this machine; it exists as long as anything of it does.
 func (d *Driver) dir(id string) string { return filepath.Join(d.state, id) }
@@ -37,8 +34,8 @@ const removeTimeout = 45 * time.Second
 
 // Create implements driver.Driver.
 func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver.Machine, error) {
-	if !validID.MatchString(id) {
-		return nil, cove.Errorf(cove.Invalid, "create", id, "not a sandbox id", "")
+	if err := driver.CheckID("create", id); err != nil {
+		return nil, err
 	}
 	f, err := d.facts(ctx)
 	if err != nil {

@@ -24,7 +24,7 @@ import (
 // that it does not matter whether the engine runs.
 func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
 	var known handle
-	if err := json.Unmarshal(data, &known); err != nil || !validID.MatchString(id) || known.Version != 0 && !validContainer.MatchString(known.Container) {
+	if err := json.Unmarshal(data, &known); err != nil || !driver.ValidID(id) || known.Version != 0 && !validContainer.MatchString(known.Container) {
 		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
 	}
 	if known.Version != handleVersion {
@@ -107,9 +107,7 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 	for _, entry := range entries {
 		ids = append(ids, entry.Name())
 	}
-	ids = slices.DeleteFunc(ids, func(id string) bool { return !validID.MatchString(id) })
-	slices.Sort(ids)
-	return slices.Compact(ids), nil
+	return driver.IDs(ids), nil
 }
 
 // containers returns the containers of this driver, or those of one sandbox. What the
@@ -135,8 +133,8 @@ func (d *Driver) containers(ctx context.Context, id string) ([]container.Summary
 
 // Remove implements driver.Lister.
 func (d *Driver) Remove(ctx context.Context, id string) error {
-	if !validID.MatchString(id) {
-		return cove.Errorf(cove.Invalid, "remove", id, "not a sandbox id", "")
+	if err := driver.CheckID("remove", id); err != nil {
+		return err
 	}
 	return d.clear(ctx, id)
 }

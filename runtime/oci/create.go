@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -29,12 +28,10 @@ func (d *Driver) disk(id string) string { return filepath.Join(d.data, id) }
 // root is the runtime program's own state directory.
 func (d *Driver) root() string { return filepath.Join(d.state, "root") }
 
-var validID = regexp.MustCompile(`^[a-z0-9]{1,40}$`)
-
 // Create implements driver.Driver.
 func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver.Machine, error) {
-	if !validID.MatchString(id) {
-		return nil, cove.Errorf(cove.Invalid, "create", id, "not a sandbox id", "")
+	if err := driver.CheckID("create", id); err != nil {
+		return nil, err
 	}
 	root, err := d.options.Images.Resolve(ctx, spec.Image)
 	if err != nil {

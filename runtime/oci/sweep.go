@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ var (
 // runtime program starts inside, which hands over its standard input and exits.
 func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
 	var known handle
-	if err := json.Unmarshal(data, &known); err != nil || !validID.MatchString(id) {
+	if err := json.Unmarshal(data, &known); err != nil || !driver.ValidID(id) {
 		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
 	}
 	if known.Version != handleVersion {
@@ -114,15 +113,13 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 			ids = append(ids, entry.Name())
 		}
 	}
-	ids = slices.DeleteFunc(ids, func(id string) bool { return !validID.MatchString(id) })
-	slices.Sort(ids)
-	return slices.Compact(ids), ctx.Err()
+	return driver.IDs(ids), ctx.Err()
 }
 
 // Remove implements driver.Lister.
 func (d *Driver) Remove(ctx context.Context, id string) error {
-	if !validID.MatchString(id) {
-		return cove.Errorf(cove.Invalid, "remove", id, "not a sandbox id", "")
+	if err := driver.CheckID("remove", id); err != nil {
+		return err
 	}
 	killByBundle(d.bundle(id))
 	return d.clear(ctx, id)

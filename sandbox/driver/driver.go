@@ -19,7 +19,7 @@ type Driver interface {
 
 	// Create boots a sandbox and returns when its guest agent can be dialled.
 	//
-	// The id is unique, matches ^[a-z0-9]{1,40}$, and was written to the store before
+	// The id is unique, is a ValidID (^[a-z0-9]{1,40}$), and was written to the store before
 	// the call, so everything that Create makes on the host can be derived from it.
 	// The spec is non-nil, validated and complete: no field is left to a default, and
 	// the driver does not modify it. On error, also when ctx ends, nothing is left behind.
