@@ -27,17 +27,6 @@ type Spec struct {
 	BestEffort bool              `json:"best_effort,omitempty" doc:"accept controls that the runtime can't fully enforce; the reply says which"`
 }
 
-// NetworkMode says how far a sandbox reaches.
-type NetworkMode string
-
-// NetworkNone is loopback alone: no name is resolved and every connection is refused.
-const NetworkNone NetworkMode = "none"
-
-// Network is what a sandbox may reach.
-type Network struct {
-	Mode NetworkMode `json:"mode,omitempty" doc:"none: loopback only" example:"none"`
-}
-
 // The defaults of a Spec.
 const (
 	DefaultRuntime  = "gvisor"
@@ -67,7 +56,7 @@ func (s Spec) WithDefaults() Spec {
 	setDefault(&s.Limits.Disk, DefaultDisk)
 	setDefault(&s.Limits.Shm, DefaultShm)
 	setDefault(&s.Pull, PullMissing)
-	setDefault(&s.Network.Mode, NetworkNone)
+	s.Network = s.Network.withDefaults()
 	setDefault(&s.Timeout, DefaultTimeout)
 	setDefault(&s.TTL, DefaultTTL)
 	setDefault(&s.Idle, DefaultIdle)

@@ -22,16 +22,23 @@ func (c *Client) DialPort(ctx context.Context, port int) (net.Conn, error) {
 	if port < 1 || port > 65535 {
 		return nil, cove.Errorf(cove.Invalid, "dial port", strconv.Itoa(port), "no such port", "choose one from 1 to 65535")
 	}
-	return c.upgrade(ctx, "dial port", strconv.Itoa(port), url.Values{"port": {strconv.Itoa(port)}})
+	return c.upgrade(ctx, "dial port", strconv.Itoa(port), dialTo(url.Values{"port": {strconv.Itoa(port)}}))
 }
 
 // DialSocket connects to a unix stream socket inside.
 func (c *Client) DialSocket(ctx context.Context, path string) (net.Conn, error) {
-	return c.upgrade(ctx, "dial socket", path, url.Values{"path": {path}})
+	return c.upgrade(ctx, "dial socket", path, dialTo(url.Values{"path": {path}}))
+}
+
+// protocol is what a connection can be turned into.
+type protocol struct{ name, endpoint string }
+
+func dialTo(query url.Values) protocol {
+	return protocol{wire.StreamProtocol, "/cove/dial?" + query.Encode()}
 }
 
 // upgrade opens a connection of its own and turns it into a raw stream.
-func (c *Client) upgrade(ctx context.Context, op, id string, query url.Values) (net.Conn, error) {
+func (c *Client) upgrade(ctx context.Context, op, id string, to protocol) (net.Conn, error) {
 	call, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	conn, err := c.dial(call)
@@ -40,7 +47,7 @@ func (c *Client) upgrade(ctx context.Context, op, id string, query url.Values) (
 	}
 	// The end of call breaks the reads and writes of the handshake, and only those.
 	interrupt := context.AfterFunc(call, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	stream, err := handshake(call, conn, op, id, query)
+	stream, err := handshake(call, conn, op, id, to)
 	if !interrupt() && err == nil {
 		err = fail(call, op, id, context.Cause(call))
 	}
@@ -52,13 +59,13 @@ func (c *Client) upgrade(ctx context.Context, op, id string, query url.Values) (
 }
 
 // handshake asks for the stream and reads the reply.
-func handshake(ctx context.Context, conn net.Conn, op, id string, query url.Values) (net.Conn, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/cove/dial?"+query.Encode(), nil)
+func handshake(ctx context.Context, conn net.Conn, op, id string, to protocol) (net.Conn, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base+to.endpoint, nil)
 	if err != nil {
 		return nil, fail(ctx, op, id, err)
 	}
 	request.Header.Set("Connection", "Upgrade")
-	request.Header.Set("Upgrade", wire.StreamProtocol)
+	request.Header.Set("Upgrade", to.name)
 	if err := request.Write(conn); err != nil {
 		return nil, fail(ctx, op, id, err)
 	}
