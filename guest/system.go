@@ -29,7 +29,7 @@ func (a *Agent) serveEnvs(w http.ResponseWriter, _ *http.Request) {
 }
 
 // serveInit sets the defaults for commands. The fields are those of E2B's agent, of which
-// others are ignored, and three of Cove's.
+// others are ignored, and some of Cove's.
 func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 	const most = 4 << 20
 	var body struct {
@@ -39,6 +39,7 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 		Memory         int64 // bytes that the sandbox has, where it can't find out itself
 		Ulimits        []cove.Ulimit
 		Capabilities   []string // of commands, added
+		Dropped        []string // capabilities of root's commands, taken away
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
@@ -60,7 +61,7 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 	if err := a.table.SetLimits(body.Ulimits); err != nil {
 		return err
 	}
-	if err := a.setCapabilities(body.Capabilities, body.DefaultUser); err != nil {
+	if err := a.setCapabilities(body.Capabilities, body.Dropped, body.DefaultUser); err != nil {
 		return err
 	}
 	a.book.SetDefaults(account.Defaults{User: body.DefaultUser, Env: body.EnvVars, Workdir: body.DefaultWorkdir})
@@ -71,8 +72,9 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// setCapabilities gives commands capabilities, of which the default user has to have the use.
-func (a *Agent) setCapabilities(names []string, user string) error {
+// setCapabilities gives commands capabilities, of which the default user has to have the use,
+// and takes others away.
+func (a *Agent) setCapabilities(add, drop []string, user string) error {
 	uid := os.Geteuid()
 	if user != "" {
 		found, err := a.book.Lookup(user)
@@ -81,7 +83,7 @@ func (a *Agent) setCapabilities(names []string, user string) error {
 		}
 		uid = found.UID
 	}
-	return a.table.SetCapabilities(names, uid)
+	return a.table.SetCapabilities(add, drop, uid)
 }
 
 func writeJSON(w http.ResponseWriter, value any) {

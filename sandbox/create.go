@@ -315,7 +315,7 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	defer cancel()
 	if err := client.Init(initCtx, dial.Init{
 		Env: spec.Env, User: spec.User, Workdir: spec.Workdir, Memory: int64(spec.Limits.Memory), Ulimits: spec.Ulimits,
-		Capabilities: spec.Options.CapAdd,
+		Capabilities: spec.Options.CapAdd, Dropped: spec.Options.CapDrop,
 	}); err != nil {
 		return s.diagnose(ctx, machine, err)
 	}

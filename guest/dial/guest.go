@@ -27,13 +27,15 @@ type Init struct {
 	Ulimits []cove.Ulimit
 	// Capabilities are added to those of commands, by the names of a Spec.
 	Capabilities []string
+	// Dropped are the capabilities that root's commands don't have.
+	Dropped []string
 }
 
 // Init sets the sandbox's defaults for commands. It may be called again.
 func (c *Client) Init(ctx context.Context, i Init) error {
 	body, err := json.Marshal(map[string]any{
 		"envVars": i.Env, "defaultUser": i.User, "defaultWorkdir": i.Workdir, "memory": i.Memory,
-		"ulimits": i.Ulimits, "capabilities": i.Capabilities,
+		"ulimits": i.Ulimits, "capabilities": i.Capabilities, "dropped": i.Dropped,
 	})
 	if err != nil {
 		return fail(ctx, "init", "", err)

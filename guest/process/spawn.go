@@ -68,7 +68,7 @@ func (t *Table) spawn(c *Command) (*child, *ends, error) {
 		Files: []uintptr{files[0], files[min(1, len(files)-1)], files[len(files)-1]},
 		Sys:   &syscall.SysProcAttr{Setsid: true, Setctty: c.Terminal != nil, Credential: t.credential(c.Account), AmbientCaps: t.given(c.Account.UID)},
 	}
-	path, argv := t.limited(path, c.Argv)
+	path, argv := t.limited(c.Account.UID, path, c.Argv)
 	child, err := t.reaper.start(func() (int, error) { return syscall.ForkExec(path, argv, attributes) })
 	if err != nil {
 		ours.close()

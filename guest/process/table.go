@@ -31,9 +31,10 @@ type Table struct {
 	forest      *forest
 	noSetGroups bool
 	ambient     atomic.Pointer[[]uintptr] // capabilities of commands of others than root
-	limits      atomic.Pointer[string]    // of commands, in JSON; nil: none
-	null        func() (*os.File, error)  // what commands without input read
-	starting    chan struct{}             // has a place for each that starts at one time
+	dropped     atomic.Pointer[[]uintptr] // capabilities that root's commands don't have
+	limits      atomic.Pointer[[]cove.Ulimit]
+	null        func() (*os.File, error) // what commands without input read
+	starting    chan struct{}            // has a place for each that starts at one time
 	running     sync.WaitGroup
 
 	mu      sync.Mutex

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -13,9 +14,10 @@ import (
 	"github.com/covehq/cove"
 )
 
-// Resource limits are for commands and not for the agent, which shares none of them. A
-// process can be given limits only by itself before it executes, or too late: so where there
-// are some, this program is executed first, sets them, and becomes the command.
+// Resource limits are for commands and not for the agent, which shares none of them, and so is
+// what a spec takes of root's capabilities. A process can be bounded so only by itself before it
+// executes, or too late: where there is something to do, this program is executed first, does
+// it, and becomes the command.
 
 // limiter is argv[0] of this program in that role.
 const limiter = "cove-limit"
@@ -34,15 +36,29 @@ func Limit() {
 	os.Exit(126)
 }
 
+// bounds are what this program is told in that role.
+type bounds struct {
+	Limits []cove.Ulimit `json:"limits,omitempty"`
+	Drop   []uintptr     `json:"drop,omitempty"` // capabilities, by number
+}
+
 // limit returns only on error.
 func limit(encoded, path string, argv []string) error {
-	var limits []cove.Ulimit
-	if err := json.Unmarshal([]byte(encoded), &limits); err != nil {
+	var b bounds
+	if err := json.Unmarshal([]byte(encoded), &b); err != nil {
 		return err
+	}
+	// Root has at an execution what its bounding set has, which is a thread's own,
+	// capabilities(7).
+	runtime.LockOSThread()
+	for _, n := range b.Drop {
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, n, 0, 0, 0); err != nil {
+			return fmt.Errorf("drop capability %d: %w", n, err)
+		}
 	}
 	// The Go runtime has raised the soft limit on files for itself and would put it back at
 	// the execution. A limit that is set through package syscall stays.
-	for _, l := range limits {
+	for _, l := range b.Limits {
 		resource, ok := ulimits[l.Name]
 		if !ok {
 			return fmt.Errorf("there is no resource limit %s", l.Name)
@@ -69,32 +85,30 @@ var ulimits = map[string]int{
 	"stack": unix.RLIMIT_STACK,
 }
 
-// limited makes path and argv those of the role, where commands have limits.
-func (t *Table) limited(path string, argv []string) (string, []string) {
-	limits := t.limits.Load()
-	if limits == nil {
+// limited makes path and argv those of the role, where commands of uid have bounds.
+func (t *Table) limited(uid int, path string, argv []string) (string, []string) {
+	var b bounds
+	if limits := t.limits.Load(); limits != nil {
+		b.Limits = *limits
+	}
+	if drop := t.dropped.Load(); drop != nil && uid == 0 { // others have none to lose
+		b.Drop = *drop
+	}
+	if len(b.Limits)+len(b.Drop) == 0 {
 		return path, argv
 	}
-	return "/proc/self/exe", append([]string{limiter, *limits, path}, argv...)
+	encoded, _ := json.Marshal(b) // strings and numbers can't fail
+	return "/proc/self/exe", append([]string{limiter, string(encoded), path}, argv...)
 }
 
 // SetLimits changes the resource limits of commands that start from now on. The error is
 // cove.Invalid for a limit that does not exist.
 func (t *Table) SetLimits(limits []cove.Ulimit) error {
-	if len(limits) == 0 {
-		t.limits.Store(nil)
-		return nil
-	}
 	for _, l := range limits {
 		if _, ok := ulimits[l.Name]; !ok {
 			return cove.Errorf(cove.Invalid, "init", l.Name, "there is no such resource limit", "use a name of getrlimit(2) in lower case, as in nofile")
 		}
 	}
-	encoded, err := json.Marshal(limits)
-	if err != nil {
-		return err
-	}
-	text := string(encoded)
-	t.limits.Store(&text)
+	t.limits.Store(&limits)
 	return nil
 }

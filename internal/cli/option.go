@@ -28,7 +28,7 @@ func optionFlags(flags *pflag.FlagSet, spec *cove.Spec) {
 	repeated("add-host", "", "NAME:IP", "line of /etc/hosts", func(text string) error { return addHost(&spec.Hosts, text) })
 	flags.Var(bytesFlag(&spec.Limits.Shm), "shm-size", "size of /dev/shm, within the memory limit; default 64m")
 	repeated("cap-add", "", "NAME", "capability of commands, as in NET_ADMIN; docker and containerd, needs the policy", adder(&spec.Options.CapAdd, text))
-	repeated("cap-drop", "", "NAME", "capability that root inside has not, or ALL; docker and containerd", adder(&spec.Options.CapDrop, text))
+	repeated("cap-drop", "", "NAME", "capability that root inside has not, or ALL", adder(&spec.Options.CapDrop, text))
 	flags.BoolVar(&spec.Options.Privileged, "privileged", false, "no isolation worth the name; docker, needs the policy")
 	repeated("device", "", "PATH[:PATH[:rwm]]", "device of the host; docker and containerd, needs the policy", adder(&spec.Options.Devices, text))
 	flags.StringVar(&spec.Options.NetworkMode, "network-mode", "", "network of the engine: bridge, host or a name; docker, needs the policy")

@@ -29,7 +29,7 @@ var (
 )
 
 // features are the optional parts of a spec that every variant has.
-var features = []cove.Feature{cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureBind, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureHosts, cove.FeatureShm, cove.FeatureCapAdd}
+var features = []cove.Feature{cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureBind, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureHosts, cove.FeatureShm, cove.FeatureCapAdd, cove.FeatureCapDrop}
 
 // kataFloor is the oldest Kata that is known to run what is asked of it.
 const kataFloor = 3

@@ -154,17 +154,10 @@ func resources(spec *cove.Spec, f *facts) container.Resources {
 }
 
 // capabilities returns what the agent has, and root inside, with what the spec adds to it and
-// takes from it. The agent keeps what it can't work without.
+// takes from it. The agent keeps what it can't work without, and takes that from commands.
 func capabilities(spec *cove.Spec, f *facts) (add, drop []string) {
-	own := bundle.Capabilities(bundle.SharedKernel)
-	dropped := func(name string) bool {
-		return slices.Contains(spec.Options.CapDrop, cove.AllCapabilities) || slices.Contains(spec.Options.CapDrop, name)
-	}
-	for _, name := range bundle.Capabilities(f.kernel) {
-		if !f.has(name) { // an engine refuses what it has not itself, also for another kernel
-			continue
-		}
-		if slices.Contains(own, name) || !dropped(strings.TrimPrefix(name, "CAP_")) {
+	for _, name := range bundle.Without(bundle.Capabilities(f.kernel), spec.Options.CapDrop) {
+		if f.has(name) { // an engine refuses what it has not itself, also for another kernel
 			add = append(add, strings.TrimPrefix(name, "CAP_"))
 		}
 	}

@@ -189,7 +189,7 @@ func (d *Driver) probe(ctx context.Context) (driver.Info, error) {
 var floor = cove.Limits{CPUs: 0.05, Memory: 32 * cove.MiB, Pids: 4, Disk: cove.MiB}
 
 // features are the optional parts of a spec that every runtime program has.
-var features = []cove.Feature{cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureBind, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureHosts, cove.FeatureShm}
+var features = []cove.Feature{cove.FeatureOCI, cove.FeaturePlatform, cove.FeatureBind, cove.FeatureTmpfs, cove.FeatureUlimits, cove.FeatureHosts, cove.FeatureShm, cove.FeatureCapDrop}
 
 // info declares what the runtime is and enforces. What a hierarchy that is not mounted
 // would enforce is declared unsupported.

@@ -69,7 +69,9 @@ func (b *bench) adopt(ctx context.Context, id string, spec cove.Spec, machine dr
 	b.mu.Lock()
 	b.boxes = append(b.boxes, x)
 	b.mu.Unlock()
-	if err := x.guest.Init(ctx, dial.Init{Env: spec.Env, User: spec.User, Workdir: spec.Workdir, Ulimits: spec.Ulimits, Capabilities: spec.Options.CapAdd}); err != nil {
+	if err := x.guest.Init(ctx, dial.Init{
+		Env: spec.Env, User: spec.User, Workdir: spec.Workdir, Ulimits: spec.Ulimits, Capabilities: spec.Options.CapAdd, Dropped: spec.Options.CapDrop,
+	}); err != nil {
 		return nil, fmt.Errorf("set up the agent: %w", err)
 	}
 	return x, nil

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/sandbox/driver/bind"
@@ -20,6 +21,7 @@ func featuresChecks() []check {
 		{"shm", "The size of /dev/shm is the one asked for.", Needs{Feature: cove.FeatureShm}, featuresShm},
 		{"hosts", "Names of the spec are in /etc/hosts, beside that of the sandbox itself.", Needs{Feature: cove.FeatureHosts}, featuresHosts},
 		{"cap-add", "Commands have the capabilities that the spec adds, and no other.", Needs{Feature: cove.FeatureCapAdd}, featuresCapAdd},
+		{"cap-drop", "Root inside has not the capabilities that the spec drops, and keeps the others.", Needs{Feature: cove.FeatureCapDrop}, featuresCapDrop},
 		{"ulimits", "Resource limits of the spec are those of commands.", Needs{Feature: cove.FeatureUlimits}, featuresUlimits},
 		{"bind", "A directory of the host is seen inside, and what is written there is written on the host.", Needs{Feature: cove.FeatureBind}, featuresBind},
 		{"bind-read-only", "A bind that is read-only can't be written, also not by making it writable.", Needs{Feature: cove.FeatureBind}, featuresBindReadOnly},
@@ -109,6 +111,23 @@ func featuresCapAdd(ctx context.Context, b *bench) error {
 	}
 	const read = `while read -r key value; do if [ "$key" = CapEff: ]; then echo $((0x$value & ` // SYS_NICE is 1 << 23
 	return x.prints(ctx, "effective capabilities", read+mask+` )); fi; done < /proc/self/status`, "8388608")
+}
+
+func featuresCapDrop(ctx context.Context, b *bench) error {
+	for _, test := range []struct{ name, mask, want string }{
+		{"KILL", "0x21", "0x1 0x1"}, // KILL is 1 << 5, and the agent has CHOWN, 1 << 0, everywhere
+		{cove.AllCapabilities, "0xffffffffff", "0x0 0x0"},
+	} {
+		x, err := b.create(ctx, func(s *cove.Spec) { s.User, s.Options.CapDrop = "root", []string{test.name} })
+		if err != nil {
+			return err
+		}
+		const read = `while read -r key value; do case "$key" in CapEff:) eff=$((0x$value & MASK));; CapBnd:) bnd=$((0x$value & MASK));; esac; done < /proc/self/status; printf '0x%x 0x%x' $eff $bnd`
+		if err := x.prints(ctx, "capabilities without "+test.name, strings.ReplaceAll(read, "MASK", test.mask), test.want); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // hostDirectory is a directory of the host that everybody may write, with a file in it, and what a

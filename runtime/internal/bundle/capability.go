@@ -1,6 +1,11 @@
 package bundle
 
-import "slices"
+import (
+	"slices"
+	"strings"
+
+	"github.com/covehq/cove"
+)
 
 // The agent's capabilities: to switch users, to write files for them, to end their
 // processes, and to read which process belongs to which command. Commands of other users
@@ -25,4 +30,14 @@ func Capabilities(kernel Kernel) []string {
 	return slices.Concat(agentCapabilities, rootCapabilities)
 }
 
-func (t Template) capabilities() []string { return Capabilities(t.Kernel) }
+// neverDropped are those that the agent can't work without, whatever a spec drops: it takes
+// them from commands by itself.
+var neverDropped = slices.Concat(agentCapabilities, []string{"CAP_SYS_RESOURCE"})
+
+// Without returns those of the agent's capabilities that are left when a spec drops some.
+func Without(capabilities, dropped []string) []string {
+	return slices.DeleteFunc(slices.Clone(capabilities), func(name string) bool {
+		named := slices.Contains(dropped, cove.AllCapabilities) || slices.Contains(dropped, strings.TrimPrefix(name, "CAP_"))
+		return named && !slices.Contains(neverDropped, name)
+	})
+}

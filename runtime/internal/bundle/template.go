@@ -46,7 +46,7 @@ type Template struct {
 // over which the binds belong, and a cgroup. Nothing of the image and no label reaches it as
 // an annotation: runtimes take orders from those.
 func (t Template) Config(rootfs, cgroup string, binds []image.Bind, spec *cove.Spec) (*specs.Spec, error) {
-	capabilities, files := t.capabilities(), openFiles()
+	capabilities, files := Without(Capabilities(t.Kernel), spec.Options.CapDrop), openFiles()
 	config := &specs.Spec{
 		Version:  "1.0.2",
 		Hostname: image.Hostname,
