@@ -45,8 +45,12 @@ func (d *Driver) config(id string, spec *cove.Spec, f *facts, from *source, stdi
 	if f.quota {
 		env = append(env, quotaVariable+"="+strconv.FormatInt(int64(spec.Limits.Disk), 10))
 	}
+	hostname := image.Hostname
+	if container.NetworkMode(spec.Options.NetworkMode).IsContainer() { // then it is the other one's
+		hostname = ""
+	}
 	return &container.Config{
-		Hostname: image.Hostname, User: "0:0", WorkingDir: "/", Env: env,
+		Hostname: hostname, User: "0:0", WorkingDir: "/", Env: env,
 		Entrypoint: []string{bundle.AgentPath}, Image: from.id, Labels: d.labels(id),
 		Healthcheck: &container.HealthConfig{Test: []string{"NONE"}},
 		AttachStdin: stdin, OpenStdin: stdin, AttachStdout: stdin, AttachStderr: stdin,
@@ -172,8 +176,13 @@ func capabilities(spec *cove.Spec, f *facts) (add, drop []string) {
 	return add, []string{cove.AllCapabilities}
 }
 
+// extraHosts are lines of /etc/hosts. A sandbox in the network of another container has its file,
+// and an engine refuses lines for it.
 func extraHosts(spec *cove.Spec) []string {
-	hosts := []string{image.Hostname + ":127.0.1.1"}
+	var hosts []string
+	if !container.NetworkMode(spec.Options.NetworkMode).IsContainer() {
+		hosts = append(hosts, image.Hostname+":127.0.1.1")
+	}
 	for _, name := range slices.Sorted(maps.Keys(spec.Hosts)) {
 		hosts = append(hosts, name+":"+spec.Hosts[name])
 	}
@@ -183,7 +192,7 @@ func extraHosts(spec *cove.Spec) []string {
 // nameServers returns what /etc/resolv.conf is to say. Without a network it says nothing of
 // this machine's, which engines would copy.
 func nameServers(spec *cove.Spec) (servers []netip.Addr, search []string, err error) {
-	if spec.Options.NetworkMode == "" {
+	if mode := spec.Options.NetworkMode; mode == "" || mode == "none" {
 		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, []string{"."}, nil
 	}
 	for _, text := range spec.Options.DNS {

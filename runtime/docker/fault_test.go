@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,10 +35,16 @@ type daemon struct {
 	dir        string
 	containerd *exec.Cmd
 	cmd        *exec.Cmd
+	networked  bool // in a network namespace of its own, with which its bridges go
 }
 
 // newDaemon starts an engine. A machine that can't run one skips the test.
 func newDaemon(t *testing.T, options ...string) *daemon {
+	t.Helper()
+	return startDaemon(t, &daemon{}, options...)
+}
+
+func startDaemon(t *testing.T, e *daemon, options ...string) *daemon {
 	t.Helper()
 	if _, err := exec.LookPath("dockerd"); err != nil || os.Geteuid() != 0 {
 		t.Skip("starts an engine: install docker.io, and run as root")
@@ -49,7 +56,7 @@ func newDaemon(t *testing.T, options ...string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &daemon{dir: dir}
+	e.dir = dir
 	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n", dir+"/containerd", dir+"/containerd-run", dir+"/containerd.sock")
 	if err := os.WriteFile(dir+"/containerd.toml", []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -60,8 +67,10 @@ func newDaemon(t *testing.T, options ...string) *daemon {
 		e.stop(t, syscall.SIGTERM)
 		_ = e.containerd.Process.Signal(syscall.SIGTERM)
 		_ = e.containerd.Wait()
-		if err := bundle.UnmountAll(dir + "/data"); err != nil { // an engine leaves it mounted on itself
-			t.Error(err)
+		for _, mounted := range mountsBelow(dir) { // an engine leaves its data on itself, and namespaces
+			if err := bundle.UnmountAll(mounted); err != nil {
+				t.Error(err)
+			}
 		}
 		if err := os.RemoveAll(dir); err != nil {
 			t.Errorf("an engine's directory stays: %v", err)
@@ -69,6 +78,19 @@ func newDaemon(t *testing.T, options ...string) *daemon {
 	})
 	e.start(t, options...)
 	return e
+}
+
+// mountsBelow returns where something is mounted in a directory, the last one first.
+func mountsBelow(dir string) []string {
+	content, _ := os.ReadFile("/proc/self/mountinfo")
+	var places []string
+	for line := range strings.Lines(string(content)) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			places = append(places, fields[4])
+		}
+	}
+	slices.Reverse(places)
+	return places
 }
 
 func (e *daemon) host() string { return "unix://" + e.dir + "/engine.sock" }
@@ -83,6 +105,9 @@ func (e *daemon) run(t *testing.T, program string, args ...string) *exec.Cmd {
 	defer log.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = log, log, time.Second
+	if e.networked {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -94,9 +119,13 @@ func (e *daemon) start(t *testing.T, options ...string) {
 	if err := os.WriteFile(e.dir+"/none.json", []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	bridge := "--bridge=none"
+	if e.networked {
+		bridge = "--bridge="
+	}
 	e.cmd = e.run(t, "dockerd", append([]string{"--config-file", e.dir + "/none.json", "--data-root", e.dir + "/data", "--exec-root", e.dir + "/run",
 		"--containerd", e.dir + "/containerd.sock", "--pidfile", e.dir + "/pid", "--host", e.host(),
-		"--bridge", "none", "--iptables=false", "--ip6tables=false"}, options...)...)
+		bridge, "--iptables=false", "--ip6tables=false"}, options...)...)
 	asks := &engine{host: e.host()}
 	for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		err := asks.ping(t.Context())
