@@ -41,27 +41,62 @@ const startHint = "install Docker and start it (systemctl start docker), or set 
 type engine struct {
 	host string // as Options.Host
 
-	mu     sync.Mutex
-	client *client.Client
+	mu      sync.Mutex
+	clients *clients
 }
 
-// connect returns the client. Nothing is asked of the engine yet.
-func (e *engine) connect() (*client.Client, error) {
+// clients are one engine's. The library bounds no reply, and takes no transport that does
+// and has streams too: so there is one client for each.
+type clients struct {
+	*client.Client                // for all that is answered
+	streams        *client.Client // for connections that become a process's streams
+}
+
+// connect returns the clients. Nothing is asked of the engine yet.
+func (e *engine) connect() (*clients, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.client != nil {
-		return e.client, nil
+	if e.clients != nil {
+		return e.clients, nil
 	}
 	options, err := e.endpoint()
+	if err == nil {
+		e.clients, err = newClients(options)
+	}
 	if err != nil {
 		return nil, cove.Errorf(cove.Unavailable, "docker", "", "the engine's address is not usable: "+err.Error(), "see DOCKER_HOST, DOCKER_CONTEXT and docker context ls")
 	}
-	c, err := client.New(append(options, client.WithAPIVersionFromEnv(), client.WithHTTPResponseHook(capReply))...)
+	return e.clients, nil
+}
+
+func newClients(options []client.Opt) (*clients, error) {
+	streams, err := client.New(append(options, client.WithAPIVersionFromEnv())...)
 	if err != nil {
-		return nil, cove.Errorf(cove.Unavailable, "docker", "", "the engine's address is not usable: "+err.Error(), "see DOCKER_HOST, DOCKER_CONTEXT and docker context ls")
+		return nil, err
 	}
-	e.client = c
-	return c, nil
+	dial := streams.Dialer() // to the engine, and through TLS where that is asked for
+	transport := bounded{&http.Transport{
+		DialContext:  func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		MaxIdleConns: 6, IdleConnTimeout: 30 * time.Second,
+	}}
+	answers, err := client.New(client.WithHost(streams.DaemonHost()), client.WithAPIVersionFromEnv(),
+		client.WithHTTPClient(&http.Client{Transport: transport, CheckRedirect: client.CheckRedirect}))
+	if err != nil {
+		return nil, err
+	}
+	return &clients{answers, streams}, nil
+}
+
+// bounded is a transport that bounds what is read of a reply.
+type bounded struct{ http.RoundTripper }
+
+// RoundTrip implements http.RoundTripper.
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := b.RoundTripper.RoundTrip(r)
+	if err == nil {
+		response.Body = http.MaxBytesReader(nil, response.Body, largestReply)
+	}
+	return response, err
 }
 
 // endpoint returns how to reach the engine that the docker command would reach.
@@ -104,29 +139,6 @@ func (e *engine) endpoint() ([]client.Opt, error) {
 	return endpoint.ClientOpts()
 }
 
-// capReply bounds what is read of a reply.
-func capReply(response *http.Response) {
-	if response.Body != nil && response.StatusCode != http.StatusSwitchingProtocols {
-		response.Body = &cappedBody{response.Body, largestReply}
-	}
-}
-
-// cappedBody ends with an error after left bytes.
-type cappedBody struct {
-	io.ReadCloser
-	left int
-}
-
-// Read implements io.Reader.
-func (c *cappedBody) Read(p []byte) (int, error) {
-	if c.left == 0 {
-		return 0, errors.New("the engine's reply is too long")
-	}
-	n, err := c.ReadCloser.Read(p[:min(len(p), c.left)])
-	c.left -= n
-	return n, err
-}
-
 // call does one thing with the engine, within callTimeout.
 func (e *engine) call(ctx context.Context, fn func(context.Context, *client.Client) error) error {
 	return e.callWithin(ctx, callTimeout, fn)
@@ -150,19 +162,36 @@ func (e *engine) finish(ctx context.Context, fn func(context.Context, *client.Cl
 	return e.call(context.WithoutCancel(ctx), fn)
 }
 
-// callWithin is call with another bound. An engine that is not there, or does not answer in
-// time, is an error that is cove.Unavailable; other errors are of package errdefs.
+// callWithin is call with another bound.
 func (e *engine) callWithin(ctx context.Context, within time.Duration, fn func(context.Context, *client.Client) error) error {
 	c, err := e.connect()
 	if err != nil {
 		return err
 	}
+	return ask(ctx, within, c.Client, fn)
+}
+
+// hijack is call for what returns the streams of a process, and reads nothing else.
+func (e *engine) hijack(ctx context.Context, fn func(context.Context, *client.Client) error) error {
+	c, err := e.connect()
+	if err != nil {
+		return err
+	}
+	return ask(ctx, callTimeout, c.streams, fn)
+}
+
+// ask does one thing with a client. An engine that is not there, or does not answer in time,
+// is an error that is cove.Unavailable; other errors are of package errdefs.
+func ask(ctx context.Context, within time.Duration, c *client.Client, fn func(context.Context, *client.Client) error) error {
 	bounded, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	err = fn(bounded, c)
+	err := fn(bounded, c)
+	var long *http.MaxBytesError // whose own words are a server's
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &long):
+		return fmt.Errorf("the engine's reply is longer than %s", cove.Bytes(long.Limit))
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case bounded.Err() != nil:

@@ -35,7 +35,7 @@ const (
 // attach connects to the first process of a container, which may not run yet.
 func (d *Driver) attach(ctx context.Context, made string) (*stdio, error) {
 	var s *stdio
-	err := d.engine.call(ctx, func(ctx context.Context, c *client.Client) error {
+	err := d.engine.hijack(ctx, func(ctx context.Context, c *client.Client) error {
 		result, err := c.ContainerAttach(ctx, made, client.ContainerAttachOptions{Stream: true, Stdin: true, Stdout: true, Stderr: true})
 		if err == nil {
 			s = &stdio{HijackedResponse: result.HijackedResponse}
@@ -50,17 +50,21 @@ func (d *Driver) attach(ctx context.Context, made string) (*stdio, error) {
 
 // connect starts a process in a container that leads its streams to the agent.
 func (d *Driver) connect(ctx context.Context, made string) (*stdio, error) {
-	var s *stdio
-	err := d.engine.call(ctx, func(ctx context.Context, c *client.Client) error {
-		created, err := c.ExecCreate(ctx, made, client.ExecCreateOptions{
+	var created client.ExecCreateResult
+	err := d.engine.call(ctx, func(ctx context.Context, c *client.Client) (err error) {
+		created, err = c.ExecCreate(ctx, made, client.ExecCreateOptions{
 			User: "0:0", WorkingDir: "/", Cmd: []string{bundle.AgentPath, "connect"}, AttachStdin: true, AttachStdout: true, AttachStderr: true,
 		})
-		if err != nil {
-			return err
-		}
-		if !validContainer.MatchString(created.ID) {
-			return fmt.Errorf("the engine calls a process %.80q", created.ID)
-		}
+		return err
+	})
+	if err == nil && !validContainer.MatchString(created.ID) {
+		err = fmt.Errorf("the engine calls a process %.80q", created.ID)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
+	}
+	var s *stdio
+	err = d.engine.hijack(ctx, func(ctx context.Context, c *client.Client) error {
 		result, err := c.ExecAttach(ctx, created.ID, client.ExecAttachOptions{})
 		if err == nil {
 			s = &stdio{HijackedResponse: result.HijackedResponse}
