@@ -55,13 +55,20 @@ func ended(err error, gone <-chan struct{}) error {
 	}
 }
 
-// health asks the agent for a sign of life. The reply is read with a cap.
+// longestReply bounds the agent's sign of life.
+const longestReply = 16 << 10
+
+// health asks the agent for a sign of life.
 func health(conn io.ReadWriter) error {
 	if _, err := conn.Write([]byte("GET /health HTTP/1.1\r\nHost: guest\r\nConnection: close\r\n\r\n")); err != nil {
 		return err
 	}
-	response, err := http.ReadResponse(bufio.NewReaderSize(&cappedReader{conn, 16 << 10}, 1<<10), nil)
-	if err != nil {
+	reply := &io.LimitedReader{R: conn, N: longestReply}
+	response, err := http.ReadResponse(bufio.NewReaderSize(reply, 1<<10), nil)
+	switch {
+	case err != nil && reply.N == 0:
+		return errors.New("the reply is too long")
+	case err != nil:
 		return err
 	}
 	response.Body.Close()
@@ -69,20 +76,4 @@ func health(conn io.ReadWriter) error {
 		return fmt.Errorf("health is %s", response.Status)
 	}
 	return nil
-}
-
-// cappedReader ends after left bytes.
-type cappedReader struct {
-	r    io.Reader
-	left int
-}
-
-// Read implements io.Reader.
-func (c *cappedReader) Read(p []byte) (int, error) {
-	if c.left == 0 {
-		return 0, errors.New("the reply is too long")
-	}
-	n, err := c.r.Read(p[:min(len(p), c.left)])
-	c.left -= n
-	return n, err
 }
