@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -163,14 +164,18 @@ func (d *Driver) complaint(id string, stderr *os.File) string {
 	return ": " + strings.Join(said, ": ")
 }
 
-// lastMessage returns the last error in a runtime program's JSON log.
+// lastMessage returns the last error in the end of a runtime program's JSON log.
 func lastMessage(path string) string {
-	content, err := os.ReadFile(path)
+	const end = 64 << 10
+	file, err := os.Open(path)
 	if err != nil {
 		return ""
 	}
+	defer file.Close()
+	_, _ = file.Seek(-end, io.SeekEnd) // a shorter log is read from its begin
+	content, _ := io.ReadAll(io.LimitReader(file, end))
 	last := ""
-	for line := range bytes.Lines(content[max(0, len(content)-64<<10):]) {
+	for line := range bytes.Lines(content) {
 		var entry struct{ Level, Msg string }
 		if json.Unmarshal(line, &entry) == nil && (entry.Level == "error" || entry.Level == "fatal" || entry.Level == "warning" && last == "") {
 			last = entry.Msg

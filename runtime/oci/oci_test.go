@@ -253,19 +253,30 @@ func TestRemoveTakesNothingOfAnotherSandbox(t *testing.T) {
 }
 
 func TestTheRuntimesLastWordIsFound(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "log")
-	log := `{"level":"info","msg":"hello"}
-not json
-{"level":"error","msg":"the cause"}
-{"level":"warning","msg":"later noise"}
-`
-	if err := os.WriteFile(path, []byte(log), 0o600); err != nil {
-		t.Fatal(err)
+	const cause = `{"level":"error","msg":"the cause"}` + "\n"
+	noise := strings.Repeat(`{"level":"info","msg":"hello"}`+"\n", 1<<10)
+	for name, test := range map[string]struct{ log, want string }{
+		"the last error": {`{"level":"error","msg":"an earlier one"}` + "\n" + cause, "the cause"},
+		"an error, and not the warning after it": {
+			`{"level":"info","msg":"hello"}` + "\nnot json\n" + cause + `{"level":"warning","msg":"later noise"}` + "\n", "the cause"},
+		"a warning where there is no error":     {`{"level":"warning","msg":"a hint"}` + "\n", "a hint"},
+		"the end of a long log":                 {noise + noise + noise + cause + noise, "the cause"},
+		"nothing of what is before that":        {cause + noise + noise + noise, ""},
+		"nothing of a line that is cut in two":  {strings.Repeat("x", 64<<10) + cause + strings.Repeat(" ", 64<<10-20), ""},
+		"nothing of an empty log":               {"", ""},
+		"the first 500 bytes of a long message": {`{"level":"fatal","msg":"` + strings.Repeat("m", 600) + `"}`, strings.Repeat("m", 500)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "log")
+			if err := os.WriteFile(path, []byte(test.log), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := lastMessage(path); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
 	}
-	if got := lastMessage(path); got != "the cause" {
-		t.Errorf("got %q, want the error", got)
-	}
-	if got := lastMessage(path + ".missing"); got != "" {
+	if got := lastMessage(filepath.Join(t.TempDir(), "missing")); got != "" {
 		t.Errorf("got %q of no log", got)
 	}
 }
