@@ -51,6 +51,7 @@ var mayImport = []struct {
 	{"bench", []string{".", "client", "bench"}},
 	{"internal/house", nil},
 	{"internal/ordinary", nil},
+	{"internal/outer", nil},
 	{"test/e2e", []string{"."}},
 }
 
