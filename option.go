@@ -19,6 +19,7 @@ type Mount struct {
 	Target   string    `json:"target" doc:"absolute path inside; made if it is not there"`
 	ReadOnly bool      `json:"read_only,omitempty"`
 	Size     Bytes     `json:"size,omitempty" doc:"tmpfs: its size; default half of the memory limit"`
+	Remove   bool      `json:"remove,omitempty" doc:"volume: it is made for the sandbox and removed with it; one that is there already is a conflict"`
 }
 
 // Port is a TCP port inside that is open on the daemon's machine. Its connections go by

@@ -146,6 +146,9 @@ func checkMounts(p *problems, s *cove.Spec) {
 
 func checkSource(p *problems, mount cove.Mount, memory cove.Bytes) {
 	where := quote(mount.Target)
+	if mount.Remove && mount.Type != cove.MountVolume {
+		p.invalid("leave remove out: only a named volume can be removed with the sandbox", "the mount at %s is no volume to remove", where)
+	}
 	switch mount.Type {
 	case cove.MountBind:
 		if !isClean(mount.Source) {

@@ -92,6 +92,9 @@ func mounts(list []cove.Mount) string {
 		if word += "->" + mount.Target; mount.ReadOnly {
 			word += ":ro"
 		}
+		if mount.Remove {
+			word += ":remove"
+		}
 		words = append(words, word)
 	}
 	return strings.Join(words, " ")

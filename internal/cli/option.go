@@ -20,7 +20,7 @@ func optionFlags(flags *pflag.FlagSet, spec *cove.Spec) {
 	repeated := func(name, short, kind, help string, add func(string) error) {
 		flags.VarP(repeatable{add, kind}, name, short, help+" (repeatable)")
 	}
-	repeated("mount", "", "KEY=VALUE,…", "type=bind,src=DIR,dst=PATH[,ro], type=volume,src=NAME,dst=PATH[,ro] or type=tmpfs,dst=PATH[,size=64m]; bind needs the policy", adder(&spec.Mounts, parseMount))
+	repeated("mount", "", "KEY=VALUE,…", "type=bind,src=DIR,dst=PATH[,ro], type=volume,src=NAME,dst=PATH[,ro][,remove] or type=tmpfs,dst=PATH[,size=64m]; bind needs the policy", adder(&spec.Mounts, parseMount))
 	repeated("volume", "v", "SRC:DST[:ro]", "directory of the host, which needs the policy, or named volume of an engine, docker or containerd", adder(&spec.Mounts, parseVolume))
 	repeated("tmpfs", "", "PATH[:size=SIZE]", "memory at a path, within the memory limit", adder(&spec.Mounts, parseTmpfs))
 	repeated("publish", "p", "[[IP:]PORT:]PORT", "port inside that is open on the daemon's machine, on 127.0.0.1 unless the policy allows more; a free one if none is named", adder(&spec.Ports, parsePort))
@@ -93,14 +93,13 @@ func parseMount(text string) (cove.Mount, error) {
 		case "dst", "target", "destination":
 			mount.Target = value
 		case "ro", "readonly":
-			mount.ReadOnly = true
-			if given {
-				mount.ReadOnly, err = strconv.ParseBool(value)
-			}
+			mount.ReadOnly, err = parseSwitch(value, given)
+		case "remove":
+			mount.Remove, err = parseSwitch(value, given)
 		case "size", "tmpfs-size":
 			mount.Size, err = cove.ParseBytes(value)
 		default:
-			err = fmt.Errorf("%s is not one of type, src, dst, ro and size", quote(key))
+			err = fmt.Errorf("%s is not one of type, src, dst, ro, remove and size", quote(key))
 		}
 		if err != nil {
 			return mount, err
@@ -110,6 +109,14 @@ func parseMount(text string) (cove.Mount, error) {
 		return absolute(mount)
 	}
 	return mount, nil
+}
+
+// parseSwitch reads what may stand without a value, as in ro or ro=true.
+func parseSwitch(value string, given bool) (bool, error) {
+	if !given {
+		return true, nil
+	}
+	return strconv.ParseBool(value)
 }
 
 // absolute completes a relative source, which is below the directory of this program.

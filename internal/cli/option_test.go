@@ -34,6 +34,8 @@ func TestOptionFlags(t *testing.T) {
 		{[]string{"--mount", "type=bind,src=/srv,dst=/data,ro"}, bind("/srv", "/data", true)},
 		{[]string{"--mount", "type=bind,source=/srv,target=/data,readonly=false"}, bind("/srv", "/data", false)},
 		{[]string{"--mount", "type=volume,src=cache,destination=/c"}, cove.Spec{Mounts: []cove.Mount{{Type: cove.MountVolume, Source: "cache", Target: "/c"}}}},
+		{[]string{"--mount", "type=volume,src=cache,dst=/c,remove"}, cove.Spec{Mounts: []cove.Mount{{Type: cove.MountVolume, Source: "cache", Target: "/c", Remove: true}}}},
+		{[]string{"--mount", "src=cache,dst=/c,ro,remove=false"}, cove.Spec{Mounts: []cove.Mount{{Type: cove.MountVolume, Source: "cache", Target: "/c", ReadOnly: true}}}},
 		{[]string{"--mount", "type=tmpfs,dst=/t,size=1m"}, cove.Spec{Mounts: []cove.Mount{{Type: cove.MountTmpfs, Target: "/t", Size: cove.MiB}}}},
 		{[]string{"--tmpfs", "/t"}, cove.Spec{Mounts: []cove.Mount{{Type: cove.MountTmpfs, Target: "/t"}}}},
 		{[]string{"--tmpfs", "/t:size=64k,rw"}, cove.Spec{Mounts: []cove.Mount{{Type: cove.MountTmpfs, Target: "/t", Size: 64 * cove.KiB}}}},

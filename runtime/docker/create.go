@@ -98,6 +98,9 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, f *fact
 	if err != nil {
 		return nil, err
 	}
+	if err := d.makeVolumes(ctx, id, spec); err != nil {
+		return nil, err
+	}
 	byStreams := !f.givesDisk()
 	made, err := d.createContainer(ctx, id, placed, f, from, byStreams)
 	if err != nil {

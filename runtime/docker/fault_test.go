@@ -424,6 +424,7 @@ func TestT06ABindSourceIsTheOneThatWasResolved(t *testing.T) {
 func TestT53AnEngineCantLeadARequestElsewhere(t *testing.T) {
 	var mu sync.Mutex
 	var paths []string
+	var instance string
 	fake := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		paths = append(paths, r.Method+" "+r.URL.Path)
@@ -434,6 +435,11 @@ func TestT53AnEngineCantLeadARequestElsewhere(t *testing.T) {
 		case strings.HasSuffix(path, "/containers/create"):
 			w.WriteHeader(http.StatusCreated)
 			fmt.Fprint(w, `{"Id":"../images/json"}`)
+		case strings.HasSuffix(path, "/volumes/create"):
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprint(w, `{"Name":"precious","Labels":{"dev.cove.sandbox":"x"}}`)
+		case strings.HasSuffix(path, "/volumes"):
+			fmt.Fprintf(w, `{"Volumes":[{"Name":"../images/json","Labels":{"dev.cove.sandbox":"x","dev.cove.instance":%q,"dev.cove.runtime":"docker"}},{"Name":"precious","Labels":{"dev.cove.sandbox":"x"}}]}`, instance)
 		case strings.HasSuffix(path, "/containers/json"):
 			fmt.Fprint(w, `[{"Id":"../volumes/precious","Labels":{}},{"Id":"`+strings.Repeat("a", 64)+`","Labels":{"dev.cove.sandbox":"x"}}]`)
 		default:
@@ -443,9 +449,15 @@ func TestT53AnEngineCantLeadARequestElsewhere(t *testing.T) {
 	}))
 	defer fake.Close()
 	d := open(t, "tcp://"+strings.TrimPrefix(fake.URL, "http://"))
+	mu.Lock()
+	instance = d.instance
+	mu.Unlock()
 	f := &facts{runtime: "runc"}
 	if _, err := d.createContainer(t.Context(), "x", spec(), f, &source{id: "sha256:1", agent: "v"}, true); err == nil {
 		t.Error("a container with a path for an id was taken")
+	}
+	if err := d.makeVolumes(t.Context(), "x", withVolume("mine", true)); !errors.Is(err, cove.Conflict) {
+		t.Errorf("another volume than the one asked for: got %v, want a conflict", err)
 	}
 	if ids, err := d.List(t.Context()); err != nil || len(ids) > 0 {
 		t.Errorf("list: got %v, %v; want nothing of what the engine made up", ids, err)
@@ -459,7 +471,7 @@ func TestT53AnEngineCantLeadARequestElsewhere(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	for _, path := range paths {
-		if strings.Contains(path, "images") || strings.Contains(path, "volumes") || strings.HasPrefix(path, "DELETE") {
+		if strings.Contains(path, "images") || strings.Contains(path, "volumes/precious") || strings.HasPrefix(path, "DELETE") {
 			t.Errorf("request %s: want none", path)
 		}
 	}

@@ -100,6 +100,13 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 	for _, c := range ours {
 		ids = append(ids, c.Labels[labelSandbox])
 	}
+	volumes, err := d.volumes(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range volumes {
+		ids = append(ids, v.Labels[labelSandbox])
+	}
 	entries, err := os.ReadDir(d.state)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
@@ -147,6 +154,9 @@ func (d *Driver) clear(ctx context.Context, id string) error {
 	err := d.engine.ping(ctx)
 	if err == nil {
 		err = d.removeContainers(ctx, id)
+	}
+	if err == nil {
+		err = d.removeVolumes(ctx, id)
 	}
 	if err != nil {
 		d.forget(err)
