@@ -16,11 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest"
 	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/guest/pair"
 )
 
 // patience is how long a test waits for something that must happen.
@@ -64,21 +63,11 @@ func newClient(t testing.TB) *dial.Client {
 // socketPair returns two connected unix sockets.
 func socketPair(t testing.TB) (ours, theirs *net.UnixConn) {
 	t.Helper()
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := pair.New()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var conns [2]*net.UnixConn
-	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "pair")
-		conn, err := net.FileConn(file)
-		_ = file.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		conns[i] = conn.(*net.UnixConn)
-	}
-	return conns[0], conns[1]
+	return ours, theirs
 }
 
 // result is how a command went.

@@ -3,14 +3,11 @@ package guest
 import (
 	"encoding/binary"
 	"io"
-	"net"
 	"net/http"
-	"os"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/pair"
 	"github.com/covehq/cove/guest/wire"
 )
 
@@ -20,7 +17,7 @@ func (a *Agent) serveTunnel(w http.ResponseWriter, r *http.Request) error {
 	if r.ProtoMajor != 2 {
 		return cove.Errorf(cove.Invalid, "tunnel", "", "the request is not of HTTP/2", "open "+wire.TunnelPath+" over HTTP/2, or dial the agent itself")
 	}
-	ours, theirs, err := streamPair()
+	ours, theirs, err := pair.New()
 	if err != nil {
 		return err
 	}
@@ -39,7 +36,7 @@ func (a *Agent) serveTunnel(w http.ResponseWriter, r *http.Request) error {
 		}
 		_ = ours.Close()
 	})
-	if sendPieces(w, controller, ours) != nil || hungUp(ours) {
+	if sendPieces(w, controller, ours) != nil || pair.HungUp(ours) {
 		_ = r.Body.Close() // ends the other copy
 	}
 	in.Wait()
@@ -67,39 +64,4 @@ func sendPieces(w io.Writer, controller *http.ResponseController, from io.Reader
 			return nil
 		}
 	}
-}
-
-// hungUp reports whether the other end of a socket pair was closed, and not only shut for
-// writing.
-func hungUp(socket *net.UnixConn) bool {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return true
-	}
-	gone := true
-	err = raw.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd)}}
-		_, err := unix.Poll(poll, 0)
-		gone = err == nil && poll[0].Revents&unix.POLLHUP != 0
-	})
-	return err != nil || gone
-}
-
-// streamPair returns two ends of a connection of this process with itself.
-func streamPair() (ours, theirs *net.UnixConn, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	one, err := connOf(fds[0])
-	if err != nil {
-		_ = unix.Close(fds[1])
-		return nil, nil, err
-	}
-	other, err := connOf(fds[1])
-	if err != nil {
-		_ = one.Close()
-		return nil, nil, err
-	}
-	return one.(*net.UnixConn), other.(*net.UnixConn), nil
 }

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,8 +17,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"golang.org/x/sys/unix"
 
+	"github.com/covehq/cove/guest/pair"
 	"github.com/covehq/cove/guest/wire/gen/guest"
 	"github.com/covehq/cove/guest/wire/gen/guest/guestconnect"
 	"github.com/covehq/cove/guest/wire/gen/process"
@@ -93,7 +92,7 @@ func (a *agent) serveMetrics(w http.ResponseWriter, _ *http.Request) {
 
 // dial opens a connection to the agent, until it is closed.
 func (a *agent) dial(ctx context.Context) (net.Conn, error) {
-	host, inside, err := socketPair()
+	host, inside, err := pair.New()
 	if err != nil {
 		return nil, err
 	}
@@ -107,21 +106,6 @@ func (a *agent) dial(ctx context.Context) (net.Conn, error) {
 	}
 	_, _ = host.Close(), inside.Close()
 	return nil, err
-}
-
-// socketPair returns the ends of a stream that can be closed in one direction.
-func socketPair() (one, other net.Conn, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "socketpair")
-		conn, connErr := net.FileConn(file)
-		conns[i], err = conn, errors.Join(err, connErr, file.Close())
-	}
-	return conns[0], conns[1], err
 }
 
 // close ends the agent and all that runs in it, as the end of its sandbox does.

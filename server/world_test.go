@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/client"
 	"github.com/covehq/cove/guest"
+	"github.com/covehq/cove/guest/pair"
 	"github.com/covehq/cove/sandbox"
 	"github.com/covehq/cove/sandbox/driver"
 	"github.com/covehq/cove/store/sqlite"
@@ -178,20 +178,12 @@ func (m *machine) Dial(context.Context) (net.Conn, error) {
 	default:
 	}
 	// A socket pair, as with a real sandbox.
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	ours, theirs, err := pair.New()
 	if err != nil {
 		return nil, err
 	}
-	var conns [2]net.Conn
-	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "agent")
-		if conns[i], err = net.FileConn(file); err != nil {
-			return nil, err
-		}
-		file.Close()
-	}
-	m.agent.ServeConn(conns[0])
-	return conns[1], nil
+	m.agent.ServeConn(theirs)
+	return ours, nil
 }
 
 func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {

@@ -45,7 +45,7 @@ var mayImport = []struct {
 	{"store", []string{"."}},
 	{"store/sqlite", []string{".", "store"}},
 	{"image", []string{"."}},
-	{"runtime", []string{".", "sandbox/driver", "image", "runtime/internal", "guest/dial/carrier"}},
+	{"runtime", []string{".", "sandbox/driver", "image", "runtime/internal", "guest/dial/carrier", "guest/pair"}},
 	{"runtime/fake", []string{".", "sandbox/driver", "image", "guest", "runtime/fake"}},
 	{"guest", []string{".", "guest"}},
 	{"bench", []string{".", "client", "bench"}},

@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/pair"
 	"github.com/covehq/cove/sandbox/driver"
 	"golang.org/x/sys/unix"
 )
@@ -131,7 +132,7 @@ func (d *Driver) start(id, dir string, spec *cove.Spec) (_ *machine, err error) 
 		return nil, err
 	}
 	defer log.Close()
-	door, inner, err := socketpair()
+	door, inner, err := pair.Files()
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	"unsafe"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/pair"
 	"github.com/covehq/cove/sandbox/driver"
 	"golang.org/x/sys/unix"
 )
@@ -82,7 +83,7 @@ func (m *machine) dial(ctx context.Context) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", fmt.Sprintf("/proc/%d/root/.cove/run/agent.sock", m.handle.PID))
 	}
-	ours, theirs, err := socketpair()
+	ours, theirs, err := pair.Files()
 	if err != nil {
 		return nil, err
 	}
@@ -231,15 +232,6 @@ func (m *machine) closeFiles() {
 		_ = unix.Close(m.pidfd)
 	}
 	m.door, m.pidfd = nil, -1
-}
-
-// socketpair returns two connected stream sockets that no child inherits.
-func socketpair() (ours, theirs *os.File, err error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, err
-	}
-	return os.NewFile(uintptr(pair[0]), "agent"), os.NewFile(uintptr(pair[1]), "agent"), nil
 }
 
 // await waits for the process of a pidfd without taking the descriptor over.

@@ -19,9 +19,8 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/pair"
 	"github.com/covehq/cove/guest/wire"
 )
 
@@ -113,7 +112,7 @@ func (c *Carrier) Dial(ctx context.Context) (net.Conn, error) {
 		c.streams.Done()
 		return nil, err
 	}
-	theirs, ours, err := socketPair()
+	theirs, ours, err := pair.New()
 	if err != nil {
 		_ = s.reply.Close()
 		end()
@@ -173,7 +172,7 @@ func (s *stream) run(life context.Context, end context.CancelFunc, socket *net.U
 	var out sync.WaitGroup
 	out.Go(func() {
 		_, err := io.CopyBuffer(s.request, onlyReader{socket}, make([]byte, pieces))
-		if err != nil || hungUp(socket) {
+		if err != nil || pair.HungUp(socket) {
 			end()
 			_ = s.request.CloseWithError(net.ErrClosed)
 			return
@@ -215,47 +214,3 @@ type (
 	onlyReader struct{ io.Reader }
 	onlyWriter struct{ io.Writer }
 )
-
-// hungUp reports whether the other end of a socket pair was closed, and not only shut for
-// writing.
-func hungUp(socket *net.UnixConn) bool {
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return true
-	}
-	gone := true
-	err = raw.Control(func(fd uintptr) {
-		poll := []unix.PollFd{{Fd: int32(fd)}}
-		_, err := unix.Poll(poll, 0)
-		gone = err == nil && poll[0].Revents&unix.POLLHUP != 0
-	})
-	return err != nil || gone
-}
-
-// socketPair returns the two ends of a connected pair.
-func socketPair() (theirs, ours *net.UnixConn, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	var conns [2]*net.UnixConn
-	for i, fd := range fds {
-		file := os.NewFile(uintptr(fd), "stream")
-		conn, failed := net.FileConn(file)
-		_ = file.Close()
-		if failed != nil {
-			err = failed
-			continue
-		}
-		conns[i] = conn.(*net.UnixConn)
-	}
-	if err != nil {
-		for _, conn := range conns {
-			if conn != nil {
-				_ = conn.Close()
-			}
-		}
-		return nil, nil, err
-	}
-	return conns[0], conns[1], nil
-}

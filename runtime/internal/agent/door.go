@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/pair"
 )
 
 // Door is our end of the socket that is the agent's standard input. A connection is made
@@ -32,21 +33,18 @@ func NewDoor() (*Door, *os.File, error) {
 	return &Door{conn: ours}, theirs, nil
 }
 
-// socketPair returns a connected pair of stream sockets.
+// socketPair returns our end of a stream, and theirs.
 func socketPair() (*net.UnixConn, *os.File, error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ours, theirs, err := pair.Files()
 	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
+		return nil, nil, err
 	}
-	theirs := os.NewFile(uintptr(fds[1]), "guest")
-	file := os.NewFile(uintptr(fds[0]), "host")
-	defer file.Close()
-	conn, err := net.FileConn(file)
+	conn, err := pair.Conn(ours)
 	if err != nil {
 		theirs.Close()
 		return nil, nil, err
 	}
-	return conn.(*net.UnixConn), theirs, nil
+	return conn, theirs, nil
 }
 
 // Dial sends the agent one end of a new connection and returns the other.
