@@ -69,6 +69,12 @@ const (
 	EventStopped  EventType = "sandbox.stopped"
 	EventFailed   EventType = "sandbox.failed"
 	EventRemoved  EventType = "sandbox.removed"
+
+	// Ports that something inside begins and ends to listen on. They are looked for while
+	// somebody follows events; what happened in between is told when somebody does again.
+	// The end of a sandbox is the end of its ports, without more words.
+	EventPortOpened EventType = "port.opened"
+	EventPortClosed EventType = "port.closed"
 )
 
 // Event is something that happened to a sandbox.
@@ -77,4 +83,6 @@ type Event struct {
 	Time    time.Time `json:"time"`
 	Type    EventType `json:"type"`
 	Sandbox Sandbox   `json:"sandbox" doc:"the sandbox after the event"`
+
+	Port *ListeningPort `json:"port,omitempty" doc:"which one, of an event about a port"`
 }

@@ -2,16 +2,44 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/internal/httpapi"
 )
+
+// Ports returns the TCP ports inside on which something listens, by their numbers, as the
+// guest tells it.
+func (s *Sandbox) Ports(ctx context.Context) ([]cove.ListeningPort, error) {
+	var reply httpapi.Ports
+	err := s.client.call(ctx, s.request("list ports", http.MethodGet, "/ports"), &reply)
+	return reply.Ports, err
+}
+
+// WaitPort returns once something inside listens on the port, or with an error when the
+// sandbox or ctx ends.
+func (s *Sandbox) WaitPort(ctx context.Context, port int) error {
+	r := s.request("wait for port", http.MethodGet, "/ports")
+	r.query = url.Values{"wait": {strconv.Itoa(port)}, "timeout": {waitPiece}}
+	for {
+		err := s.client.call(ctx, r, nil)
+		if ctx.Err() == nil && errors.Is(err, cove.Timeout) {
+			continue
+		}
+		return err
+	}
+}
+
+// waitPiece is how long one request of WaitPort lasts: what is between client and daemon
+// ends those that are silent for long.
+const waitPiece = "30s"
 
 // PortURL returns the address at which the daemon proxies HTTP and WebSocket to a port
 // inside. It ends in a slash; Client.HTTP reaches it also through a unix socket.

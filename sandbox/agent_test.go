@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/covehq/cove/guest/pair"
+	"github.com/covehq/cove/guest/wire"
 	"github.com/covehq/cove/guest/wire/gen/guest"
 	"github.com/covehq/cove/guest/wire/gen/guest/guestconnect"
 	"github.com/covehq/cove/guest/wire/gen/process"
@@ -45,6 +46,8 @@ type agent struct {
 	pids  int
 	procs map[int]*proc
 	files map[string][]byte
+	ports []wire.ListeningPort // of GET wire.PortsPath
+	looks int                  // how often those were asked for
 }
 
 // proc is a program that runs in an agent, or has ended.
@@ -77,11 +80,36 @@ func newAgent() *agent {
 	mux.HandleFunc("GET /files", a.serveRead)
 	mux.HandleFunc("POST /files", a.serveWrite)
 	mux.HandleFunc("POST /cove/dial", a.serveDial)
+	mux.HandleFunc("GET "+wire.PortsPath, a.servePorts)
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	a.server = &http.Server{Handler: mux, Protocols: protocols}
 	go func() { _ = a.server.Serve((*agentListener)(a)) }()
 	return a
+}
+
+func (a *agent) servePorts(w http.ResponseWriter, _ *http.Request) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.looks++
+	_ = json.NewEncoder(w).Encode(a.ports)
+}
+
+// listen has programs listen on these ports, and on no others.
+func (a *agent) listen(ports ...int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.ports = nil
+	for _, port := range ports {
+		a.ports = append(a.ports, wire.ListeningPort{Port: port, Address: "0.0.0.0", PID: 7, Command: "serve"})
+	}
+}
+
+// looked returns how often somebody asked for the ports.
+func (a *agent) looked() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.looks
 }
 
 func (a *agent) serveMetrics(w http.ResponseWriter, _ *http.Request) {

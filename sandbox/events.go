@@ -36,13 +36,17 @@ type event struct {
 	time   time.Time
 	kind   cove.EventType
 	record store.Record
+	port   *cove.ListeningPort
 }
 
 func newEvents() *events {
 	return &events{changed: make(chan struct{})}
 }
 
-func (e *events) publish(kind cove.EventType, r store.Record) {
+func (e *events) publish(kind cove.EventType, r store.Record) { e.publishPort(kind, r, nil) }
+
+// publishPort publishes an event about a port, or about none.
+func (e *events) publishPort(kind cove.EventType, r store.Record, port *cove.ListeningPort) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closed {
@@ -50,7 +54,7 @@ func (e *events) publish(kind cove.EventType, r store.Record) {
 	}
 	r.Handle = nil
 	e.last++
-	next := event{time: time.Now().UTC(), kind: kind, record: r}
+	next := event{time: time.Now().UTC(), kind: kind, record: r, port: port}
 	if len(e.ring) < eventsKept {
 		e.ring = append(e.ring, next)
 	} else {
@@ -110,7 +114,7 @@ func (e *events) read(next uint64) ([]cove.Event, <-chan struct{}, error) {
 	var batch []cove.Event
 	for ; next <= e.last && len(batch) < eventBatch; next++ {
 		kept := e.ring[(next-1)%eventsKept]
-		batch = append(batch, cove.Event{Seq: next, Time: kept.time, Type: kept.kind, Sandbox: kept.record.View()})
+		batch = append(batch, cove.Event{Seq: next, Time: kept.time, Type: kept.kind, Sandbox: kept.record.View(), Port: kept.port})
 	}
 	if batch == nil && e.closed {
 		return nil, nil, cove.Wrap(errClosed, "subscribe", "")

@@ -84,6 +84,7 @@ type Host struct {
 	leases *leases
 	boots  chan struct{} // holds a token for each sandbox that boots
 	living atomic.Int64
+	ports  hostPortWatch
 
 	ctx  context.Context // ends when the host closes
 	stop context.CancelCauseFunc

@@ -53,6 +53,8 @@ type Sandbox struct {
 	lastUse time.Time
 
 	published *publication // nil without open ports
+
+	ports portWatch
 }
 
 // newSandbox returns the live object for a record.

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -15,7 +16,7 @@ import (
 
 func (s *Server) registerEvents() {
 	op := operation("events", http.MethodGet, "/v1/events", tagDaemon, "Follow what happens",
-		"Server-sent events for every change of a sandbox, from now on, or after a number: recent ones are replayed. `Last-Event-ID` resumes.")
+		"Server-sent events for every change of a sandbox, and for every port inside that is listened on or no more, from now on, or after a number: recent ones are replayed. `Last-Event-ID` resumes.")
 	op = replies(op, http.StatusOK, "Events.", map[string]*huma.MediaType{
 		httpapi.TypeSSE: {Schema: text("server-sent events; their data is an Event"), Extensions: map[string]any{"x-item": schemaOf[cove.Event](s)}},
 	})
@@ -25,7 +26,7 @@ func (s *Server) registerEvents() {
 type eventsInput struct {
 	exchange
 	Sandbox     string   `query:"sandbox" doc:"only of the sandbox with this id or name"`
-	Type        []string `query:"type,explode" enum:"sandbox.creating,sandbox.running,sandbox.updated,sandbox.stopped,sandbox.failed,sandbox.removed" doc:"only of this type; may be repeated"`
+	Type        []string `query:"type,explode" enum:"sandbox.creating,sandbox.running,sandbox.updated,sandbox.stopped,sandbox.failed,sandbox.removed,port.opened,port.closed" doc:"only of this type; may be repeated"`
 	NoFollow    bool     `query:"no_follow" doc:"end after those that are kept"`
 	After       string   `query:"after" pattern:"^[0-9]*$" patternDescription:"the number of an event" doc:"replay those after this number; 0 is all that are kept" example:"17"`
 	LastEventID string   `header:"Last-Event-ID" pattern:"^[0-9]*$" patternDescription:"the number of an event" doc:"overrides after"`
@@ -43,6 +44,7 @@ func (s *Server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 	}
 	return raw(func() {
 		defer cancel()
+		defer s.watchPorts(ctx, in)()
 		s.stream(in.w, in.r, sseEncoding(), func(streaming context.Context, put put) error {
 			stop := context.AfterFunc(streaming, cancel)
 			defer stop()
@@ -67,6 +69,23 @@ func (s *Server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 			return s.shutdownOr(ctx.Err())
 		})
 	})
+}
+
+// watchPorts has the ports watched of which the events are to tell, until the function
+// that it returns is called.
+func (s *Server) watchPorts(ctx context.Context, in *eventsInput) (stop func()) {
+	about := func(kind string) bool { return strings.HasPrefix(kind, "port.") }
+	if in.NoFollow || len(in.Type) > 0 && !slices.ContainsFunc(in.Type, about) {
+		return func() {}
+	}
+	if in.Sandbox == "" {
+		return s.host.WatchPorts(nil)
+	}
+	only, err := s.host.Sandbox(ctx, in.Sandbox)
+	if err != nil {
+		only = nil // one that is yet to come
+	}
+	return s.host.WatchPorts(only)
 }
 
 // wants reports whether an event is one that was asked for.

@@ -98,7 +98,7 @@ func parsePortPath(escaped string) (portTarget, bool) {
 func parsePort(text string) (int, error) {
 	port, err := strconv.Atoi(text)
 	if err != nil || port < 1 || port > 65535 || strconv.Itoa(port) != text {
-		return 0, cove.Errorf(cove.Invalid, "dial port", "", fmt.Sprintf("port %q is not a number from 1 to 65535", text),
+		return 0, cove.Errorf(cove.Invalid, "", "", fmt.Sprintf("port %q is not a number from 1 to 65535", text),
 			"write the port as in /ports/8080/")
 	}
 	return port, nil

@@ -114,6 +114,7 @@ func (s *Server) register() {
 	s.registerFiles()
 	s.registerTransfers()
 	s.registerWatch()
+	s.registerListening()
 	s.registerPorts()
 	s.registerImages()
 	s.registerRuntimes()

@@ -39,6 +39,12 @@ func user() string { return strconv.Itoa(os.Geteuid()) + ":" + strconv.Itoa(os.G
 
 func newWorld(t testing.TB, o Options) *world {
 	t.Helper()
+	return newWorldOf(t, o, &memory{t: t})
+}
+
+// newWorldOf is a world of the sandboxes that a driver makes.
+func newWorldOf(t testing.TB, o Options, on *memory) *world {
+	t.Helper()
 	dir := t.TempDir()
 	records, err := sqlite.Open(t.Context(), filepath.Join(dir, "data"))
 	if err != nil {
@@ -47,7 +53,7 @@ func newWorld(t testing.TB, o Options) *world {
 	t.Cleanup(func() { records.Close() })
 	host, err := sandbox.Open(context.WithoutCancel(t.Context()), sandbox.Options{
 		Store: records, Default: "memory", Logger: slog.New(slog.DiscardHandler),
-		Drivers: map[string]driver.Opener{"memory": func(string) (driver.Driver, error) { return &memory{}, nil }},
+		Drivers: map[string]driver.Opener{"memory": func(string) (driver.Driver, error) { return on, nil }},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -137,7 +143,10 @@ func eventually(t testing.TB, what string, condition func() bool) {
 }
 
 // memory is the driver.
-type memory struct{}
+type memory struct {
+	t     testing.TB
+	ports *listening // what guests tell of their ports, unless they tell themselves
+}
 
 func (*memory) Probe(context.Context) (driver.Info, error) {
 	controls := map[cove.Control]cove.Enforcement{}
@@ -148,8 +157,11 @@ func (*memory) Probe(context.Context) (driver.Info, error) {
 	return driver.Info{Isolation: cove.IsolationVM, Version: "1", Controls: controls}, nil
 }
 
-func (*memory) Create(context.Context, string, *cove.Spec) (driver.Machine, error) {
+func (d *memory) Create(context.Context, string, *cove.Spec) (driver.Machine, error) {
 	m := &machine{agent: guest.New(guest.Options{}), gone: make(chan struct{}), served: make(chan struct{})}
+	if d.ports != nil {
+		m.front = d.ports.before(d.t, m.dial)
+	}
 	go func() {
 		defer close(m.served)
 		_ = m.agent.Serve()
@@ -164,6 +176,7 @@ func (*memory) Attach(context.Context, string, []byte) (driver.Machine, error) {
 // machine is a sandbox of memory.
 type machine struct {
 	agent  *guest.Agent
+	front  string // an address to dial instead of the agent
 	once   sync.Once
 	gone   chan struct{}
 	served chan struct{}
@@ -171,7 +184,14 @@ type machine struct {
 
 func (*machine) Handle() []byte { return []byte("1") }
 
-func (m *machine) Dial(context.Context) (net.Conn, error) {
+func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
+	if m.front != "" {
+		return new(net.Dialer).DialContext(ctx, "tcp", m.front)
+	}
+	return m.dial(ctx)
+}
+
+func (m *machine) dial(context.Context) (net.Conn, error) {
 	select {
 	case <-m.gone:
 		return nil, cove.Gone

@@ -17,6 +17,7 @@ import (
 var eventTypes = []string{
 	string(cove.EventCreating), string(cove.EventRunning), string(cove.EventUpdated),
 	string(cove.EventStopped), string(cove.EventFailed), string(cove.EventRemoved),
+	string(cove.EventPortOpened), string(cove.EventPortClosed),
 }
 
 func (p *program) eventsVerb() *cobra.Command {
@@ -28,11 +29,13 @@ func (p *program) eventsVerb() *cobra.Command {
 		Use:   "events [flags] [ID]",
 		Short: "Show what happened to sandboxes",
 		Long: `Show what happened to sandboxes, or to one: the last thousand events since the daemon
-started, and with -f those that come.
+started, and with -f those that come. Ports on which something inside begins or ends to
+listen are looked for while somebody follows.
 
 With --json, prints one JSON object a line, each an event of GET /v1/events.`,
 		Example: `  cove events
   cove events -f build
+  cove events -f --type port.opened build
   cove events -f --type sandbox.failed --json | jq -r .sandbox.message`,
 		ValidArgsFunction: p.completeSandbox,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -93,6 +96,9 @@ func eventLine(event cove.Event) string {
 	line := event.Time.Local().Format(time.RFC3339) + "  " + string(event.Type) + "  " + box.ID
 	if box.Name != "" {
 		line += "  " + box.Name
+	}
+	if port := event.Port; port != nil {
+		return clean(line+"  "+listens(*port), "")
 	}
 	if box.Reason != "" {
 		line += "  " + string(box.Reason)

@@ -19,6 +19,11 @@ type Processes struct {
 	Processes []cove.Process `json:"processes"`
 }
 
+// Ports is the reply of GET …/ports.
+type Ports struct {
+	Ports []cove.ListeningPort `json:"ports"`
+}
+
 // Files is the reply of GET …/files/list.
 type Files struct {
 	Entries []cove.FileInfo `json:"entries"`
