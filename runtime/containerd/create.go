@@ -59,7 +59,7 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	spec, err := placeBinds(dir, spec)
+	spec, err := bundle.PlaceBinds(dir, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -83,21 +83,6 @@ func (d *Driver) placeRoot(config *specs.Spec, rootfs string) []*types.Mount {
 	}
 	config.Root.Path = "rootfs"
 	return []*types.Mount{{Type: "bind", Source: rootfs, Options: []string{"rbind", "rw"}}}
-}
-
-// placeBinds mounts the sources of a spec's bind mounts at places in dir, and returns the
-// spec with those.
-func placeBinds(dir string, spec *cove.Spec) (*cove.Spec, error) {
-	placed, binds, err := bundle.PrepareBinds(dir, spec)
-	if err != nil {
-		return nil, err
-	}
-	for _, bind := range binds {
-		if err := bind.Mount(); err != nil {
-			return nil, err
-		}
-	}
-	return placed, nil
 }
 
 // prepareRoot makes the sandbox's root filesystem and returns where it is. gVisor keeps what
@@ -125,10 +110,7 @@ func (d *Driver) config(id string, root *image.Root, spec *cove.Spec) (*specs.Sp
 }
 
 func (d *Driver) template() bundle.Template {
-	template := bundle.Template{Kernel: d.variant.kernel, Agent: d.options.Agent, Cgroups: bundle.Cgroups{
-		CPU: d.cgroups.Has("cpu"), Memory: d.cgroups.Has("memory"), Pids: d.cgroups.Has("pids"),
-		Swap: d.cgroups.LimitsSwap(), Unified: d.cgroups.Unified,
-	}}
+	template := bundle.Template{Kernel: d.variant.kernel, Agent: d.options.Agent, Cgroups: bundle.CgroupsOf(d.cgroups)}
 	if d.variant.kernel == bundle.GuestKernel { // which has all of them, and no swap
 		template.Cgroups = bundle.Cgroups{CPU: true, Memory: true, Pids: true}
 	}

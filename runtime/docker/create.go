@@ -94,7 +94,7 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, f *fact
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	placed, err := d.placeBinds(dir, spec)
+	placed, err := bundle.PlaceBinds(dir, spec) // engines go by names
 	if err != nil {
 		return nil, err
 	}
@@ -136,21 +136,6 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, f *fact
 		return nil, err
 	}
 	return m, nil
-}
-
-// placeBinds mounts what the spec shows of this machine where nobody else can put something
-// in its place: engines go by names.
-func (d *Driver) placeBinds(dir string, spec *cove.Spec) (*cove.Spec, error) {
-	placed, binds, err := bundle.PrepareBinds(dir, spec)
-	if err != nil {
-		return nil, err
-	}
-	for _, b := range binds {
-		if err := b.Mount(); err != nil {
-			return nil, err
-		}
-	}
-	return placed, nil
 }
 
 // createContainer returns the engine's name for the container that it made.

@@ -57,15 +57,11 @@ func (m *machine) lastState() *container.State {
 // watchMemory ends the sandbox when it breaches its memory limit, so that a breach means
 // the same on every runtime and is never half a sandbox.
 func (m *machine) watchMemory() {
-	if _, err := m.oom.Read(make([]byte, 8)); err != nil {
-		return // closed: the sandbox is gone
+	if m.groups.Breached(m.group, m.oom) {
+		exit := m.outOfMemory()
+		m.breach.Store(&exit)
+		m.first.Kill()
 	}
-	if _, err := os.Stat(m.groups.Dirs(m.group)[0]); err != nil {
-		return // the event also comes when the group is removed
-	}
-	exit := m.outOfMemory()
-	m.breach.Store(&exit)
-	m.first.Kill()
 }
 
 // watchContainer waits for the end as the engine tells it, through all of its restarts.

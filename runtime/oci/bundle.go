@@ -46,12 +46,13 @@ func (d *Driver) resources(limits cove.Limits) *specs.LinuxResources {
 }
 
 func (d *Driver) template() bundle.Template {
-	kernel := bundle.SharedKernel
+	return bundle.Template{Kernel: d.kernel(), Agent: d.options.Agent, Cgroups: bundle.CgroupsOf(d.cgroups)}
+}
+
+// kernel is what the system calls of a sandbox meet.
+func (d *Driver) kernel() bundle.Kernel {
 	if d.kind == kindGvisor {
-		kernel = bundle.GvisorKernel
+		return bundle.GvisorKernel
 	}
-	return bundle.Template{Kernel: kernel, Agent: d.options.Agent, Cgroups: bundle.Cgroups{
-		CPU: d.cgroups.Has("cpu"), Memory: d.cgroups.Has("memory"), Pids: d.cgroups.Has("pids"),
-		Swap: d.cgroups.LimitsSwap(), Unified: d.cgroups.Unified,
-	}}
+	return bundle.SharedKernel
 }

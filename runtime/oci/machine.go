@@ -107,15 +107,10 @@ func (m *machine) reason() driver.Exit {
 // watchMemory ends the sandbox when it breaches its memory limit, so that a breach means
 // the same on every runtime and is never half a sandbox.
 func (m *machine) watchMemory() {
-	count := make([]byte, 8)
-	if _, err := m.oom.Read(count); err != nil {
-		return // closed: the sandbox is gone
+	if m.driver.cgroups.Breached(m.id, m.oom) {
+		m.overLimit.Store(true)
+		m.process.Kill()
 	}
-	if _, err := os.Stat(m.driver.cgroups.Dirs(m.id)[0]); err != nil {
-		return // the event also comes when the group is removed
-	}
-	m.overLimit.Store(true)
-	m.process.Kill()
 }
 
 // Destroy implements driver.Machine.

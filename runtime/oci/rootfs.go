@@ -48,14 +48,9 @@ func (d *Driver) prepareRootfs(ctx context.Context, id string, root *image.Root,
 // mountBinds mounts what the spec shows of the host, and returns the spec that the runtime
 // program is to have. For an ordinary user the stage mounts the binds that it returns.
 func (d *Driver) mountBinds(dir string, spec *cove.Spec) (*cove.Spec, []bundle.Bind, error) {
-	placed, binds, err := bundle.PrepareBinds(dir, spec)
-	if err != nil || d.rootless {
-		return placed, binds, err
+	if d.rootless {
+		return bundle.PrepareBinds(dir, spec)
 	}
-	for _, b := range binds {
-		if err := b.Mount(); err != nil {
-			return nil, nil, err
-		}
-	}
-	return placed, nil, nil
+	placed, err := bundle.PlaceBinds(dir, spec)
+	return placed, nil, err
 }

@@ -7,9 +7,7 @@ import (
 	"github.com/covehq/cove/runtime/internal/bundle"
 )
 
-// Stats implements driver.Statter, by what the kernel says of the sandbox's cgroup and of
-// where it writes. What can't be read, as that of a sandbox which is just ending, is left
-// out.
+// Stats implements driver.Statter. Without a cgroup it has what gVisor's memory file tells.
 func (m *machine) Stats(ctx context.Context) (*cove.Stats, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -19,17 +17,14 @@ func (m *machine) Stats(ctx context.Context) (*cove.Stats, error) {
 		return nil, cove.Gone
 	default:
 	}
-	stats := m.driver.cgroups.Stats(m.id)
-	if m.driver.kind != kindGvisor {
-		stats.Disk = bundle.DiskUse(m.driver.bundle(m.id))
-		return stats, nil
-	}
-	if stats.Memory == nil {
+	stats := bundle.Usage{
+		Kernel: m.driver.kernel(), Cgroups: m.driver.cgroups, ID: m.id, Bundle: m.driver.bundle(m.id),
+		PID: m.process.PID, Disk: m.driver.disk(m.id),
+	}.Stats()
+	if stats.Memory == nil && m.driver.kind == kindGvisor {
 		if used, err := (&guestMemory{pid: m.process.PID}).bytes(); err == nil {
 			stats.Memory = &used
 		}
 	}
-	stats.Processes = nil // the tasks of its kernel are not those inside
-	stats.Disk = bundle.GvisorDiskUse(m.process.PID, m.driver.disk(m.id))
 	return stats, nil
 }

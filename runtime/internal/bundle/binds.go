@@ -56,6 +56,21 @@ func PrepareBinds(bundle string, spec *cove.Spec) (*cove.Spec, []Bind, error) {
 	return &placed, binds, nil
 }
 
+// PlaceBinds is PrepareBinds for who mounts the binds at once. Also on error, UnmountBinds
+// undoes it.
+func PlaceBinds(bundle string, spec *cove.Spec) (*cove.Spec, error) {
+	placed, binds, err := PrepareBinds(bundle, spec)
+	if err != nil {
+		return nil, err
+	}
+	for _, b := range binds {
+		if err := b.Mount(); err != nil {
+			return nil, err
+		}
+	}
+	return placed, nil
+}
+
 // makePlace makes an empty directory or file, as the source is.
 func makePlace(place, source string) error {
 	var st unix.Stat_t

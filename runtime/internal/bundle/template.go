@@ -12,6 +12,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 )
 
 // AgentPath is where the agent is inside; nobody but root may look there.
@@ -32,6 +33,14 @@ type Cgroups struct {
 	CPU, Memory, Pids bool
 	Swap              bool // the memory controller counts swap too
 	Unified           bool // version 2
+}
+
+// CgroupsOf returns what a tree of cgroups can bound.
+func CgroupsOf(tree cgroup.Tree) Cgroups {
+	return Cgroups{
+		CPU: tree.Has("cpu"), Memory: tree.Has("memory"), Pids: tree.Has("pids"),
+		Swap: tree.LimitsSwap(), Unified: tree.Unified,
+	}
 }
 
 // Template makes the OCI configurations of one runtime's sandboxes.

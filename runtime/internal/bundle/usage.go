@@ -9,7 +9,34 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 )
+
+// Usage says where to look for what a sandbox uses.
+type Usage struct {
+	Kernel  Kernel
+	Cgroups cgroup.Tree
+	ID      string // in Cgroups
+	Bundle  string // as MountRoot has it
+	PID     int    // of gVisor's kernel
+	Disk    string // where that keeps what is written
+}
+
+// Stats is what the kernel says of the sandbox's cgroup and of where it writes. Of a kernel
+// of its own that is what the host spends on it, and its processes are its own matter. What
+// can't be read, as that of a sandbox which is just ending, is left out.
+func (u Usage) Stats() *cove.Stats {
+	stats := u.Cgroups.Stats(u.ID)
+	if u.Kernel != SharedKernel {
+		stats.Processes = nil
+	}
+	if u.Kernel == GvisorKernel {
+		stats.Disk = GvisorDiskUse(u.PID, u.Disk)
+	} else {
+		stats.Disk = DiskUse(u.Bundle)
+	}
+	return stats
+}
 
 // DiskUse is what lies on the disk of a bundle that MountRoot made, without what the file
 // system takes for itself; nil where it is not mounted.

@@ -157,6 +157,17 @@ func (t Tree) WatchOOM(id string) (*os.File, error) {
 	return event, nil
 }
 
+// Breached waits for what WatchOOM returned, and reports whether the sandbox has breached
+// its memory limit. It has not when the event was closed, as it is at the end of a sandbox,
+// nor when the group is gone, of which the kernel tells in the same way.
+func (t Tree) Breached(id string, event *os.File) bool {
+	if _, err := event.Read(make([]byte, 8)); err != nil {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(t.MountOf("memory"), t.Prefix, id))
+	return err == nil
+}
+
 // Remove kills every process of the sandbox's groups and removes the groups.
 func (t Tree) Remove(ctx context.Context, id string) error {
 	for pause := time.Millisecond; ; pause = min(2*pause, 100*time.Millisecond) {

@@ -74,3 +74,45 @@ func TestOOMKillsAreCountedInBothVersions(t *testing.T) {
 		})
 	}
 }
+
+func TestABreachIsToldFromTheEndOfAGroup(t *testing.T) {
+	for name, test := range map[string]struct {
+		group bool // is there
+		do    func(event, kernel *os.File) error
+		want  bool
+	}{
+		"the kernel tells of a breach":         {true, func(_, kernel *os.File) error { _, err := kernel.Write(make([]byte, 8)); return err }, true},
+		"the kernel tells that it is gone":     {false, func(_, kernel *os.File) error { _, err := kernel.Write(make([]byte, 8)); return err }, false},
+		"the event was closed":                 {true, func(event, _ *os.File) error { return event.Close() }, false},
+		"the event was closed, and it is gone": {false, func(event, _ *os.File) error { return event.Close() }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The group is still in another hierarchy: what counts is that of memory.
+			cpu, memory := t.TempDir(), t.TempDir()
+			tree := Tree{Prefix: "cove/p", Hierarchies: []Hierarchy{{cpu, []string{"cpu"}}, {memory, []string{"memory"}}}}
+			mounts := []string{cpu}
+			if test.group {
+				mounts = append(mounts, memory)
+			}
+			for _, mount := range mounts {
+				if err := os.MkdirAll(filepath.Join(mount, "cove/p/x"), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			event, kernel, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer kernel.Close()
+			defer event.Close()
+			breached := make(chan bool)
+			go func() { breached <- tree.Breached("x", event) }()
+			if err := test.do(event, kernel); err != nil {
+				t.Fatal(err)
+			}
+			if got := <-breached; got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+}
