@@ -31,6 +31,14 @@ var migrations = []string{
 	) STRICT, WITHOUT ROWID`,
 	`ALTER TABLE sandboxes ADD COLUMN image TEXT NOT NULL DEFAULT ''`,   // a digest
 	`ALTER TABLE sandboxes ADD COLUMN asked TEXT NOT NULL DEFAULT '{}'`, // JSON
+	`CREATE TABLE secrets (
+		name       TEXT PRIMARY KEY,
+		hosts      TEXT NOT NULL,    -- JSON
+		places     TEXT NOT NULL,    -- JSON
+		sealed     BLOB NOT NULL,    -- the value; the key is in a file of its own
+		created_at INTEGER NOT NULL, -- microseconds since 1970
+		updated_at INTEGER NOT NULL
+	) STRICT, WITHOUT ROWID`,
 }
 
 // migrate brings the database up to the last of steps, each in a transaction that also

@@ -1,4 +1,4 @@
-// Package sqlite provides store.Store in one SQLite file of a state directory.
+// Package sqlite provides store.Store and store.Secrets in one SQLite file of a state directory.
 package sqlite
 
 import (
