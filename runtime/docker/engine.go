@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -105,7 +106,7 @@ func (e *engine) endpoint() ([]client.Opt, error) {
 		endpoint := endpoints.Endpoint{EndpointMeta: endpoints.EndpointMeta{Host: host}}
 		options, err := endpoint.ClientOpts()
 		if strings.HasPrefix(host, "tcp://") { // before the address, which puts its dialer into it
-			options = append([]client.Opt{client.WithTLSClientConfigFromEnv()}, options...)
+			options = append([]client.Opt{withTLS()}, options...)
 		}
 		return options, err
 	}
@@ -137,6 +138,16 @@ func (e *engine) endpoint() ([]client.Opt, error) {
 		return nil, err
 	}
 	return endpoint.ClientOpts()
+}
+
+// withTLS sets what DOCKER_TLS_VERIFY and DOCKER_CERT_PATH say. As for the docker command,
+// the first without the second means the certificates in the directory of its configuration.
+func withTLS() client.Opt {
+	if os.Getenv(client.EnvTLSVerify) == "" || os.Getenv(client.EnvOverrideCertPath) != "" {
+		return client.WithTLSClientConfigFromEnv()
+	}
+	dir := config.Dir()
+	return client.WithTLSClientConfig(filepath.Join(dir, "ca.pem"), filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
 }
 
 // call does one thing with the engine, within callTimeout.
@@ -198,7 +209,7 @@ func ask(ctx context.Context, within time.Duration, c *client.Client, fn func(co
 		return cove.Errorf(cove.Unavailable, "docker", c.DaemonHost(), fmt.Sprintf("the engine did not answer within %v", within),
 			"see whether it is stopped or overloaded (systemctl status docker), and restart it")
 	case silent(err):
-		return cove.Errorf(cove.Unavailable, "docker", c.DaemonHost(), "the engine does not answer: "+short(err), startHint)
+		return cove.Errorf(cove.Unavailable, "docker", c.DaemonHost(), "the engine does not answer: "+short(err), reachHint(err))
 	}
 	return &briefError{err}
 }
@@ -207,7 +218,25 @@ func ask(ctx context.Context, within time.Duration, c *client.Client, fn func(co
 func silent(err error) bool {
 	var network net.Error
 	return client.IsErrConnectionFailed(err) || errdefs.IsUnavailable(err) || errors.As(err, &network) ||
-		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE)
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, unix.EPIPE) ||
+		strings.Contains(err.Error(), wantsTLS)
+}
+
+// wantsTLS is in what a server of Go's answers to whoever comes without TLS.
+const wantsTLS = "HTTP request to an HTTPS server"
+
+// reachHint says what to do about an engine that can't be reached.
+func reachHint(err error) string {
+	text := err.Error()
+	for _, word := range []string{wantsTLS, "tls: ", "x509: ", "HTTP response to HTTPS client"} {
+		if strings.Contains(text, word) {
+			return "set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the directory with ca.pem, cert.pem and key.pem for this engine, or use a Docker context that has them"
+		}
+	}
+	if strings.Contains(text, "command [ssh") {
+		return "see that ssh HOST docker system dial-stdio works without a password, for the user that the daemon runs as"
+	}
+	return startHint
 }
 
 // briefError shortens an error whose text a runtime program made.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/runtime/internal/bundle"
 )
 
 // elsewhere makes an engine of this machine one that is reached over the network.
@@ -67,6 +68,24 @@ func TestAnEngineOnAnotherMachine(t *testing.T) {
 	if _, err := d.Create(t.Context(), "far", spec()); !errors.Is(err, cove.NotSupported) {
 		t.Errorf("the image of this machine: got %v, want that it is not supported", err)
 	}
+	live(t, r, name)
+}
+
+// live takes a sandbox on an engine that is not on this machine through its life: made, used,
+// found again by a restarted daemon, ended behind our back.
+func live(t *testing.T, r rig, name string) {
+	t.Helper()
+	d, err := r.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := d.facts(t.Context())
+	if err != nil {
+		t.Fatal(err, cove.HintOf(err))
+	}
+	if f.local || f.near {
+		t.Errorf("the engine is held to be on this machine: %+v", f)
+	}
 	s := spec()
 	s.Image = name
 	m, err := d.Create(t.Context(), "far", s)
@@ -77,6 +96,23 @@ func TestAnEngineOnAnotherMachine(t *testing.T) {
 	if hosts := read(t, guest, "/etc/hosts"); !strings.Contains(hosts, "localhost") {
 		t.Errorf("/etc/hosts: got %q", hosts)
 	}
+	// The image has no program: the agent is one.
+	stream, err := guest.Start(t.Context(), dial.Start{Argv: []string{bundle.AgentPath, "version"}, User: "root"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for piece, err := stream.Next(); ; piece, err = stream.Next() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if piece.Exit != nil {
+			if piece.Exit.Code != 0 {
+				t.Errorf("a command: got %+v, want that it succeeds", piece.Exit)
+			}
+			break
+		}
+	}
+	stream.Close()
 	guest.Close()
 
 	restarted, err := r.open()
