@@ -68,6 +68,7 @@ func (p *Policy) tidy() error {
 			problems.Add(fmt.Sprintf("port_addresses: %q is not an address", address))
 		}
 	}
+	p.Egress.tidy(&problems)
 	l := p.Limits
 	if l.CPUs < 0 || math.IsNaN(l.CPUs) || l.Pids < 0 || p.MaxSandboxes < 0 {
 		problems.Add("limits: a number is negative")

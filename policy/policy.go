@@ -40,6 +40,9 @@ type Policy struct {
 	// be open; 0.0.0.0 and :: are all of them.
 	PortAddresses []string `yaml:"port_addresses"`
 
+	// Egress is what may be asked for of the network outside.
+	Egress Egress `yaml:"egress"`
+
 	// Limits are the largest that a spec may ask for, and the defaults where those are
 	// larger.
 	Limits Limits `yaml:"limits"`
@@ -101,6 +104,7 @@ func (p *Policy) Check(spec *cove.Spec) []Violation {
 	v.mounts(p, spec.Mounts)
 	v.options(p, spec.Options)
 	v.ports(p, spec.Ports)
+	v.network(&p.Egress, &spec.Network)
 	v.limits(p, spec)
 	return *v
 }

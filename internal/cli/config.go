@@ -24,6 +24,10 @@ type settings struct {
 	MaxSandboxes   string `yaml:"max_sandboxes"`
 	Policy         string `yaml:"policy"`
 	Mirrors        string `yaml:"mirrors"`
+	Resolver       string `yaml:"resolver"`
+	EgressProxy    string `yaml:"egress_proxy"`
+
+	Presets presets `yaml:"presets"` // a map, as no other key is
 }
 
 // sources lists where the value of a flag comes from when it is not given.
@@ -39,6 +43,9 @@ func (s settings) sources() []source {
 		{"max-sandboxes", "COVE_MAX_SANDBOXES", "max_sandboxes", s.MaxSandboxes},
 		{"policy", "COVE_POLICY", "policy", s.Policy},
 		{"mirrors", "COVE_MIRRORS", "mirrors", s.Mirrors},
+		{"resolver", "COVE_RESOLVER", "resolver", s.Resolver},
+		{"egress-proxy", "COVE_EGRESS_PROXY", "egress_proxy", s.EgressProxy},
+		{"presets", "COVE_PRESETS", "presets", s.Presets.String()},
 	}
 }
 

@@ -7,10 +7,10 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
-	"maps"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -30,6 +30,9 @@ type ServeOptions struct {
 	Policy         string              // file of the operator's policy
 	PolicyOptional bool                // nobody named that file: it may be missing
 	Mirrors        map[string][]string // of registries, by name; the best first
+	Presets        map[string][]string // the operator's names for rules of the network
+	Resolver       netip.AddrPort      // name server of sandboxes' names; zero: the system's
+	EgressProxy    *url.URL            // through which sandboxes' connections go out; nil: none
 	Logger         *slog.Logger
 	Ready          func() error // to be called once requests are answered
 }
@@ -41,6 +44,9 @@ type serveFlags struct {
 	maxSandboxes   int
 	policy         string
 	mirrors        mirrors
+	presets        presets
+	resolver       resolver
+	egressProxy    proxyURL
 	logFormat      logFormat
 	logLevel       slog.LevelVar
 	logFile        string
@@ -76,6 +82,9 @@ With --json, writes its log as JSON.`,
 	flags.StringVar(&o.defaultRuntime, "default-runtime", "", "runtime of sandboxes that ask for none; default gvisor")
 	flags.Var(countFlag(&o.maxSandboxes), "max-sandboxes", "most sandboxes at a time; default 1000")
 	flags.Var(&o.mirrors, "mirrors", "where to look for images first, as in 'docker.io=mirror.example:5000 ghcr.io=mirror.example/ghcr'; several of one registry are asked in order")
+	flags.Var(&o.presets, "presets", "names for rules of the network, as in 'git=github.com,*.github.com:443 api=api.example.org'; a map in cove.yaml. See cove network presets")
+	flags.Var(&o.resolver, "resolver", "name server that resolves what sandboxes may reach, as in 192.0.2.53 or 192.0.2.53:53; default the system's")
+	flags.Var(&o.egressProxy, "egress-proxy", "proxy through which sandboxes' connections go out: http://, https:// or socks5://HOST:PORT; where it needs a password, write it in cove.yaml or COVE_EGRESS_PROXY")
 	flags.StringVar(&o.policy, "policy", "", "file that says what sandboxes may be given of this machine, read again when it changes; default policy.yaml of the data directory, else /etc/cove/policy.yaml")
 	flags.Var(&o.logFormat, "log-format", "text or json")
 	flags.Var(levelFlag{&o.logLevel}, "log-level", "debug, info, warn or error")
@@ -120,6 +129,7 @@ func (p *program) serve(ctx context.Context, o *serveFlags) error {
 	}
 	return p.Serve(ctx, ServeOptions{
 		Policy: policy, PolicyOptional: optional, Mirrors: o.mirrors,
+		Presets: o.presets, Resolver: o.resolver.AddrPort, EgressProxy: o.egressProxy.URL,
 		Dirs: dirs, DefaultRuntime: o.defaultRuntime, MaxSandboxes: o.maxSandboxes, IdleExit: idle,
 		Logger: slog.New(o.handler(to, p.json)), Ready: ready,
 	})
@@ -208,36 +218,3 @@ func (l levelFlag) String() string {
 
 // Type implements pflag.Value.
 func (l levelFlag) Type() string { return "level" }
-
-// mirrors is a flag: registries and their mirrors, as REGISTRY=HOST[:PORT][/PATH] between
-// spaces.
-type mirrors map[string][]string
-
-// Set implements pflag.Value. It adds to what was given before.
-func (m *mirrors) Set(text string) error {
-	for word := range strings.FieldsSeq(text) {
-		registry, mirror, ok := strings.Cut(word, "=")
-		if !ok || registry == "" || mirror == "" || strings.Contains(mirror, "://") {
-			return fmt.Errorf("%s is not REGISTRY=HOST[:PORT][/PATH]", quote(word))
-		}
-		if *m == nil {
-			*m = mirrors{}
-		}
-		(*m)[registry] = append((*m)[registry], mirror)
-	}
-	return nil
-}
-
-// String implements pflag.Value.
-func (m *mirrors) String() string {
-	var words []string
-	for _, registry := range slices.Sorted(maps.Keys(*m)) {
-		for _, mirror := range (*m)[registry] {
-			words = append(words, registry+"="+mirror)
-		}
-	}
-	return strings.Join(words, " ")
-}
-
-// Type implements pflag.Value.
-func (m *mirrors) Type() string { return "mirrors" }
