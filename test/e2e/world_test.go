@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -21,8 +22,9 @@ import (
 
 // world is a machine's Cove that one test has for itself: directories, and so a daemon.
 type world struct {
-	dirs daemon.Dirs
-	env  []string
+	dirs  daemon.Dirs
+	env   []string
+	enter []string // the beginning of every command line
 }
 
 // newWorld makes a world whose sandboxes run on a runtime unless they ask for another.
@@ -71,7 +73,9 @@ func (w *world) command(t testing.TB, args ...string) *exec.Cmd {
 	// The longest that anything here takes, on a busy machine; a hang fails by it.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, "cove"), args...)
+	line := append(slices.Clone(w.enter), filepath.Join(bin, "cove"))
+	line = append(line, args...)
+	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), w.env...)
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
