@@ -46,7 +46,6 @@ var mayImport = []struct {
 	{"sandbox/drivertest", []string{".", "sandbox/driver", "sandbox/conformance"}},
 	{"store", []string{"."}},
 	{"store/sqlite", []string{".", "store"}},
-	{"egress/preset", []string{"."}},
 	{"image", []string{"."}},
 	{"runtime", []string{".", "sandbox/driver", "image", "runtime/internal", "guest/dial/carrier", "guest/pair"}},
 	{"runtime/fake", []string{".", "sandbox/driver", "image", "guest", "runtime/fake"}},
