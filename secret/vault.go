@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,7 +75,7 @@ func (v *Vault) set(ctx context.Context, name string, in cove.SecretInput) (cove
 func (v *Vault) Remove(ctx context.Context, name string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if _, err := v.find(ctx, name); err != nil {
+	if _, err := v.find(ctx, id(name)); err != nil {
 		return cove.Wrap(err, "remove secret", id(name))
 	}
 	return cove.Wrap(v.store.DeleteSecret(ctx, name), "remove secret", id(name))
@@ -88,7 +89,9 @@ func (v *Vault) List(ctx context.Context) ([]cove.Secret, error) {
 	}
 	list := make([]cove.Secret, 0, len(kept))
 	for _, k := range kept {
-		list = append(list, k.Secret)
+		if !strings.HasPrefix(k.Name, leasePrefix) {
+			list = append(list, k.Secret)
+		}
 	}
 	return list, nil
 }
@@ -96,7 +99,7 @@ func (v *Vault) List(ctx context.Context) ([]cove.Secret, error) {
 // Value returns a secret with its value. The error is cove.NotFound where there is none,
 // and cove.Unavailable where the key is lost or another one: nothing is changed then.
 func (v *Vault) Value(ctx context.Context, name string) (string, cove.Secret, error) {
-	value, s, err := v.value(ctx, name)
+	value, s, err := v.value(ctx, id(name))
 	return value, s, cove.Wrap(err, "read secret", id(name))
 }
 
