@@ -43,19 +43,22 @@ func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sa
 		return nil, cove.Wrap(errClosed, "create", "")
 	}
 	defer h.tasks.Done()
+	values := takeSecrets(&spec)
 	asked := spec
 	spec = h.complete(asked)
-	s, err := h.create(ctx, &spec, &asked, o.IdempotencyKey)
+	s, err := h.create(ctx, &spec, &asked, values, o.IdempotencyKey)
 	if err != nil {
 		return nil, h.wrap(err, "create", "")
 	}
 	return s, nil
 }
 
-// create makes a sandbox of a complete spec. asked is the spec without the defaults.
-func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, key string) (*Sandbox, error) {
+// create makes a sandbox of a complete spec. asked is the spec without the defaults, and
+// values are those of the secrets in it.
+func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, values map[string]string, key string) (*Sandbox, error) {
 	var p problems
 	checkSpec(&p, spec)
+	way := h.plan(ctx, &p, spec, values, nil)
 	h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.Check(spec) })
 	if len(key) > 255 || !printable(key) {
 		p.invalid("use a short random text as idempotency key", "the idempotency key has more than 255 bytes or control characters")
@@ -86,7 +89,7 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, key string) (
 		if err := p.err("create"); err != nil {
 			return nil, err
 		}
-		order.IdempotencyKey, order.Fingerprint, order.Asked = key, digest, *identity(spec, asked)
+		order.IdempotencyKey, order.Fingerprint, order.Asked, order.way = key, digest, *identity(spec, asked), way
 		s, err := h.reserve(order)
 		if errors.Is(err, errRetry) {
 			continue
@@ -149,10 +152,11 @@ func (s *Sandbox) repeat(ctx context.Context, digest string) (*Sandbox, error) {
 	return nil, s.fate
 }
 
-// order is a record of a sandbox to be, and the runtime to make it.
+// order is a record of a sandbox to be, the runtime to make it, and its way out.
 type order struct {
 	store.Record
-	on *runtime
+	on  *runtime
+	way *route
 }
 
 // admit returns the order for a spec, or what is wrong with it: the problems found so
@@ -180,8 +184,12 @@ func (h *Host) admit(ctx context.Context, spec *cove.Spec, asked cove.Limits, p 
 	if err := p.err("create"); err != nil {
 		return nil, err
 	}
+	enforced := controls(info)
+	if spec.Options.NetworkMode != "" { // a network of the engine, which knows no names
+		enforced[cove.ControlNetwork] = cove.Unsupported
+	}
 	return &order{on: h.keep(on), Record: store.Record{
-		Spec: *spec, State: cove.StateCreating, Isolation: info.Isolation, Controls: controls(info), Acquired: cove.AcquiredCold,
+		Spec: *spec, State: cove.StateCreating, Isolation: info.Isolation, Controls: enforced, Acquired: cove.AcquiredCold,
 	}}, nil
 }
 
@@ -213,6 +221,7 @@ func (h *Host) reserve(o *order) (*Sandbox, error) {
 	o.ID = newID()
 	o.CreatedAt = time.Now().UTC().Truncate(time.Microsecond)
 	s := newSandbox(h, o.Record, o.on)
+	s.route = o.way
 	h.living.Add(1)
 	h.enlist(s)
 	h.events.publish(cove.EventCreating, s.record)
@@ -283,6 +292,10 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	if err := h.store.Put(ctx, s.snapshot()); err != nil {
 		return err
 	}
+	lent := s.leases()
+	if err := s.lendAll(ctx, lent); err != nil {
+		return err
+	}
 	select {
 	case h.boots <- struct{}{}:
 		defer func() { <-h.boots }()
@@ -313,10 +326,10 @@ func (s *Sandbox) steps(ctx context.Context) error {
 
 	initCtx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
-	if err := client.Init(initCtx, dial.Init{
-		Env: spec.Env, User: spec.User, Workdir: spec.Workdir, Memory: int64(spec.Limits.Memory), Ulimits: spec.Ulimits,
-		Capabilities: spec.Options.CapAdd, Dropped: spec.Options.CapDrop,
-	}); err != nil {
+	if err := client.Init(initCtx, initOf(&spec, h.environment(&spec, lent))); err != nil {
+		return s.diagnose(ctx, machine, err)
+	}
+	if err := s.openRoute(initCtx, client); err != nil {
 		return s.diagnose(ctx, machine, err)
 	}
 	if err := s.running(ctx); err != nil {
@@ -328,6 +341,14 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	s.servePorts(ports)
 	h.log.Info("sandbox runs", "id", s.id, "name", s.name, "runtime", spec.Runtime, "boot", time.Since(started))
 	return nil
+}
+
+// initOf is what the agent has to know of a spec.
+func initOf(spec *cove.Spec, env map[string]string) dial.Init {
+	return dial.Init{
+		Env: env, User: spec.User, Workdir: spec.Workdir, Memory: int64(spec.Limits.Memory), Ulimits: spec.Ulimits,
+		Capabilities: spec.Options.CapAdd, Dropped: spec.Options.CapDrop,
+	}
 }
 
 // diagnose returns why a guest that was up did not answer: err, unless the sandbox has

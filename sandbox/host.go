@@ -40,6 +40,8 @@ type Options struct {
 	Policy func() *policy.Policy
 	// Private are directories of the host that no sandbox is ever given: the daemon's.
 	Private []string
+	// Network is how sandboxes reach out.
+	Network NetworkOptions
 	// Logger gets what operators need to know; slog.Default if nil.
 	Logger *slog.Logger
 
@@ -72,6 +74,7 @@ type Host struct {
 	variants  []string
 	policy    func() *policy.Policy
 	private   []string
+	network   NetworkOptions
 	log       *slog.Logger
 	most      int
 	retain    time.Duration
@@ -136,6 +139,7 @@ func newHost(o Options) (*Host, error) {
 		variants:  o.Variants,
 		policy:    o.Policy,
 		private:   o.Private,
+		network:   o.Network,
 		log:       cmp.Or(o.Logger, slog.Default()),
 		most:      cmp.Or(o.MaxSandboxes, 1000),
 		retain:    cmp.Or(o.Retain, 10*time.Minute),

@@ -124,11 +124,12 @@ func (h *Host) attach(ctx context.Context, s *Sandbox) {
 	s.mu.Unlock()
 	h.spawn(s.watch)
 	s.reopenPorts(ctx)
+	s.findRoute(ctx)
 
 	// The first dial after a restart may be slow: take it before the first user does.
 	bounded, cancel := context.WithTimeout(ctx, attachTimeout)
 	defer cancel()
-	if err := client.Health(bounded); err != nil {
+	if err := errors.Join(client.Health(bounded), s.openRoute(bounded, client)); err != nil {
 		h.log.Warn("the guest of an attached sandbox does not answer", "id", s.id, "err", err)
 		return
 	}

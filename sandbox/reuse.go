@@ -25,6 +25,8 @@ func (h *Host) Reuse(ctx context.Context, asked cove.Spec, o CreateOptions) (s *
 		return nil, false, cove.Wrap(errClosed, "create", "")
 	}
 	defer h.tasks.Done()
+	whole := asked
+	takeSecrets(&asked)
 	spec := h.complete(asked)
 	var p problems
 	checkSpec(&p, &spec)
@@ -38,7 +40,7 @@ func (h *Host) Reuse(ctx context.Context, asked cove.Spec, o CreateOptions) (s *
 	for {
 		holder := h.holder(spec.Name)
 		if holder == nil {
-			s, err := h.Create(ctx, asked, o)
+			s, err := h.Create(ctx, whole, o)
 			if errors.Is(err, errTaken) {
 				continue // somebody else was faster
 			}

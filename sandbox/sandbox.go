@@ -53,6 +53,7 @@ type Sandbox struct {
 	lastUse time.Time
 
 	published *publication // nil without open ports
+	route     *route       // nil where the host has no way out
 
 	ports portWatch
 }
@@ -281,6 +282,10 @@ func (s *Sandbox) clear(ctx context.Context) error {
 	machine, touched := s.machine, s.touched
 	s.mu.Unlock()
 	s.closePorts()
+	s.closeRoute()
+	if err := s.returnSecrets(ctx); err != nil {
+		return err
+	}
 	if !touched {
 		return nil
 	}

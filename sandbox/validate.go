@@ -81,10 +81,7 @@ func checkSpec(p *problems, s *cove.Spec) {
 	}
 	checkImage(p, s)
 	checkLimits(p, s.Limits)
-	if s.Network.Mode != cove.NetworkNone {
-		p.add(cove.NotSupported, "leave the network mode out, or use none, which is loopback only",
-			"network mode %s is not supported", quote(string(s.Network.Mode)))
-	}
+	checkNetwork(p, s)
 	checkEnv(p, s.Env)
 	checkUser(p, s.User)
 	const absolute = "use an absolute path, such as /workspace"

@@ -9,12 +9,15 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress"
+	"github.com/covehq/cove/egress/preset"
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/internal/cli"
 	"github.com/covehq/cove/internal/daemon"
 	"github.com/covehq/cove/policy"
 	"github.com/covehq/cove/runtime/oci"
 	"github.com/covehq/cove/sandbox"
+	"github.com/covehq/cove/secret"
 	"github.com/covehq/cove/server"
 	"github.com/covehq/cove/store/sqlite"
 )
@@ -42,7 +45,16 @@ func serve(ctx context.Context, o cli.ServeOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
 	defer func() { err = errors.Join(err, release(o.Dirs)) }()
-	host, err := open(ctx, o, records)
+	operator, err := policy.Open(o.Policy, o.PolicyOptional, o.Logger)
+	if err != nil {
+		return err
+	}
+	out, err := outward(o, records, operator)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Gateway.Close()) }()
+	host, err := open(ctx, o, records, operator, out)
 	if err != nil {
 		return err
 	}
@@ -54,7 +66,27 @@ func serve(ctx context.Context, o cli.ServeOptions) (err error) {
 	return answer(ctx, o, host, listener)
 }
 
-func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sandbox.Host, error) {
+// outward is how sandboxes reach out.
+func outward(o cli.ServeOptions, records *sqlite.Store, operator *policy.File) (sandbox.NetworkOptions, error) {
+	options := egress.Options{Private: operator.Policy().Private(), Logger: o.Logger}
+	if o.Resolver.IsValid() {
+		options.Resolver = o.Resolver.String()
+	}
+	if o.EgressProxy != nil {
+		options.Proxy = o.EgressProxy.String()
+	}
+	gateway, err := egress.New(options)
+	if err != nil {
+		return sandbox.NetworkOptions{}, err
+	}
+	vault, err := secret.Open(records, filepath.Join(o.Dirs.Data, "secrets.key"))
+	if err != nil {
+		return sandbox.NetworkOptions{}, err
+	}
+	return sandbox.NetworkOptions{Gateway: gateway, Vault: vault, Presets: preset.New(preset.Options{Own: o.Presets})}, nil
+}
+
+func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store, operator *policy.File, out sandbox.NetworkOptions) (*sandbox.Host, error) {
 	if err := oci.AdoptOrphans(); err != nil {
 		return nil, err
 	}
@@ -69,13 +101,9 @@ func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store) (*sand
 	if err != nil {
 		return nil, err
 	}
-	operator, err := policy.Open(o.Policy, o.PolicyOptional, o.Logger)
-	if err != nil {
-		return nil, err
-	}
 	return sandbox.Open(ctx, sandbox.Options{
 		Store: records, Drivers: drivers, Variants: variants(), Default: o.DefaultRuntime, MaxSandboxes: o.MaxSandboxes, Logger: o.Logger,
-		Policy: operator.Policy, Private: []string{o.Dirs.State, o.Dirs.Data},
+		Policy: operator.Policy, Private: []string{o.Dirs.State, o.Dirs.Data}, Network: out,
 	})
 }
 

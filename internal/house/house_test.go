@@ -36,7 +36,7 @@ var mayImport = []struct {
 	{"internal/httpapi", []string{"."}},
 	{"client", []string{".", "client", "internal/httpapi"}},
 	{"server", []string{".", "server", "sandbox", "internal/httpapi"}},
-	{"sandbox", []string{".", "sandbox/driver", "guest/dial", "store", "policy", "egress", "secret"}},
+	{"sandbox", []string{".", "sandbox/driver", "guest/dial", "guest/wire", "store", "policy", "egress", "secret"}},
 	{"policy", []string{"."}},
 	{"egress", []string{".", "guest/wire"}},
 	{"egress/intercept", []string{".", "egress"}},

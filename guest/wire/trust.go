@@ -1,0 +1,28 @@
+package wire
+
+// Where the agent keeps certificates inside, for everybody to read, once a NetworkSetup
+// has brought some.
+const (
+	// TrustDir is the directory of the following.
+	TrustDir = "/.cove/trust"
+	// TrustBundle are those of the sandbox's own distribution and those of NetworkSetup.CA.
+	TrustBundle = TrustDir + "/bundle.pem"
+	// TrustCA are those of NetworkSetup.CA alone.
+	TrustCA = TrustDir + "/ca.pem"
+)
+
+// TrustVariables returns the variables by which programs find certificates, with the
+// values that have them find the agent's.
+func TrustVariables() map[string]string {
+	return map[string]string{
+		"SSL_CERT_FILE":       TrustBundle, // OpenSSL, Go, Ruby and many more
+		"REQUESTS_CA_BUNDLE":  TrustBundle,
+		"PIP_CERT":            TrustBundle,
+		"GIT_SSL_CAINFO":      TrustBundle,
+		"CURL_CA_BUNDLE":      TrustBundle,
+		"AWS_CA_BUNDLE":       TrustBundle,
+		"CARGO_HTTP_CAINFO":   TrustBundle,
+		"NODE_EXTRA_CA_CERTS": TrustCA, // beside its own
+		"DENO_CERT":           TrustCA, // likewise
+	}
+}
