@@ -43,7 +43,7 @@ var mayImport = []struct {
 	{"secret", []string{".", "store"}},
 	{"sandbox/driver", []string{"."}},
 	{"sandbox/conformance", []string{".", "sandbox/driver", "guest/dial"}},
-	{"sandbox/drivertest", []string{".", "sandbox/driver", "sandbox/conformance"}},
+	{"sandbox/drivertest", []string{".", "sandbox/driver", "sandbox/conformance", "guest/dial"}},
 	{"store", []string{"."}},
 	{"store/sqlite", []string{".", "store"}},
 	{"image", []string{"."}},

@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -15,153 +12,18 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
-	"github.com/covehq/cove/guest/dial"
-	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/sandbox/driver"
+	"github.com/covehq/cove/sandbox/drivertest"
 )
 
-// realEngine is a containerd of the test's own, to be stopped and started.
-type realEngine struct {
-	t       *testing.T
-	dir     string
-	program string
-	cmd     *exec.Cmd
-}
-
-// engineProgram returns the containerd on PATH.
-func engineProgram(t *testing.T) string {
-	t.Helper()
-	program, err := exec.LookPath("containerd")
-	if testing.Short() || os.Geteuid() != 0 || err != nil {
-		t.Skip("starts containerd: needs root and containerd on PATH, and no -short")
-	}
-	return program
-}
-
-// startEngine starts it.
-func startEngine(t *testing.T) *realEngine {
-	t.Helper()
-	program := engineProgram(t)
-	dir, err := os.MkdirTemp("", "ctd") // short: a socket's path has 108 bytes
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n[ttrpc]\naddress = %q\n",
-		filepath.Join(dir, "root"), filepath.Join(dir, "state"), filepath.Join(dir, "sock"), filepath.Join(dir, "sock.ttrpc"))
-	if err := os.WriteFile(filepath.Join(dir, "config.toml"), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e := &realEngine{t: t, dir: dir, program: program}
-	e.start()
-	t.Cleanup(func() {
-		e.stop()
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return e
-}
-
-func (e *realEngine) address() string { return filepath.Join(e.dir, "sock") }
-
-func (e *realEngine) start() {
-	e.t.Helper()
-	log, err := os.OpenFile(filepath.Join(e.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	defer log.Close()
-	e.cmd = exec.Command(e.program, "--config", filepath.Join(e.dir, "config.toml"))
-	e.cmd.Stdout, e.cmd.Stderr, e.cmd.SysProcAttr = log, log, &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	if err := e.cmd.Start(); err != nil {
-		e.t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	for probe := newEngine(e.address()); ctx.Err() == nil; time.Sleep(20 * time.Millisecond) {
-		if probe.ping(ctx) == nil {
-			return
-		}
-	}
-	said, _ := os.ReadFile(log.Name())
-	e.t.Fatalf("containerd does not come up:\n%s", said[max(0, len(said)-2000):])
-}
-
-func (e *realEngine) stop() {
-	if e.cmd != nil {
-		e.signal(syscall.SIGCONT)
-		e.signal(syscall.SIGTERM)
-		_ = e.cmd.Wait()
-		e.cmd = nil
-	}
-}
-
-func (e *realEngine) signal(s syscall.Signal) { _ = e.cmd.Process.Signal(s) }
-
-// driver opens a driver on the engine, or another one on the same state.
-func (e *realEngine) driver(bin, variant string) *Driver {
-	e.t.Helper()
-	images, err := image.Open(filepath.Join(e.dir, "images"))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	opened, err := Open(Options{
-		Address: e.address(), StateDir: filepath.Join(e.dir, "cove"), DataDir: filepath.Join(e.dir, "data"), Images: images,
-		Agent: filepath.Join(bin, "cove-agent"), Runsc: filepath.Join(bin, "cove-runsc"),
-	})(variant)
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	d := opened.(*Driver)
-	if _, err := d.Probe(e.t.Context()); err != nil {
-		e.t.Skipf("probe says: %v", err)
-	}
-	return d
-}
-
-func create(t *testing.T, d *Driver, id string) driver.Machine {
-	t.Helper()
-	spec := cove.Spec{}.WithDefaults()
-	m, err := d.Create(t.Context(), id, &spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
-func healthy(t *testing.T, m driver.Machine, when string) {
-	t.Helper()
-	if err := dial.New(m.Dial).Health(t.Context()); err != nil {
-		t.Errorf("the sandbox, %s: %v, want it to answer", when, err)
-	}
-}
-
-// swept fails the test unless a sweep leaves nothing.
-func swept(t *testing.T, d *Driver) {
-	t.Helper()
-	ids, err := d.List(t.Context())
-	if err != nil {
-		t.Error(err)
-	}
-	for _, id := range ids {
-		if err := d.Remove(t.Context(), id); err != nil {
-			t.Errorf("remove %s: %v", id, err)
-		}
-	}
-	for what, count := range census(t, d) {
-		if count > 0 {
-			t.Errorf("%s: %d are left, want none", what, count)
-		}
-	}
-	if err := Release(Options{StateDir: filepath.Dir(d.state)}); err != nil {
-		t.Error(err)
-	}
-}
+// fleet is a variant of each way in which agents are reached: by their socket, by a door, and
+// by streams that the engine connects.
+var fleet = []string{"", "gvisor", "runc"}
 
 func TestT91SandboxesGoOnWithoutTheEngineAndAcrossItsRestart(t *testing.T) {
 	engineProgram(t)
 	bin := binaries(t)
-	for _, variant := range []string{"", "gvisor", "runc"} {
+	for _, variant := range fleet {
 		t.Run("containerd:"+variant, func(t *testing.T) {
 			e := startEngine(t)
 			d := e.driver(bin, variant)
@@ -214,7 +76,7 @@ func TestT91AnEngineThatHangsIsNotWaitedForLong(t *testing.T) {
 	e := startEngine(t)
 	d := e.driver(binaries(t), "")
 	m := create(t, d, "before")
-	e.signal(syscall.SIGSTOP)
+	e.halt()
 	spec := cove.Spec{}.WithDefaults()
 	before := runtime.NumGoroutine()
 	var group sync.WaitGroup
@@ -265,7 +127,7 @@ func TestT91ARestartInTheMiddleLeavesNothing(t *testing.T) {
 // TestT91AContainerRemovedByHandIsASandboxThatEnded has somebody else delete the container.
 func TestT91AContainerRemovedByHandIsASandboxThatEnded(t *testing.T) {
 	e := startEngine(t)
-	for _, variant := range []string{"", "runc"} {
+	for _, variant := range fleet {
 		t.Run("containerd:"+variant, func(t *testing.T) {
 			d := e.driver(binaries(t), variant)
 			m := create(t, d, "abc")
@@ -282,5 +144,185 @@ func TestT91AContainerRemovedByHandIsASandboxThatEnded(t *testing.T) {
 			}
 			swept(t, d)
 		})
+	}
+}
+
+func TestT91AnEngineThatIsKilledInTheMiddleOfExec(t *testing.T) {
+	t.Parallel()
+	bin := binaries(t)
+	e := startEngine(t)
+	for _, variant := range fleet {
+		t.Run("containerd:"+variant, func(t *testing.T) {
+			d := e.driver(bin, variant)
+			m := create(t, d, "abc")
+			talk := drivertest.StartTalk(t, m)
+			e.kill()
+			talk.GoesOn(t, "whose engine was killed") // its shim lives
+			healthy(t, m, "whose engine was killed")
+			e.start()
+			talk.GoesOn(t, "whose engine came back")
+			healthy(t, m, "whose engine came back")
+			again, err := e.driver(bin, variant).Attach(t.Context(), "abc", m.Handle())
+			if err != nil {
+				t.Fatal(err)
+			}
+			drivertest.StartTalk(t, again)
+			if err := again.Destroy(t.Context()); err != nil {
+				t.Error(err)
+			}
+			talk.Breaks(t, "whose sandbox was destroyed")
+			if err := m.Destroy(t.Context()); err != nil {
+				t.Error(err)
+			}
+			swept(t, d)
+		})
+	}
+}
+
+func TestT91AShimThatIsKilledInTheMiddleOfExecTakesItsSandboxAlong(t *testing.T) {
+	t.Parallel()
+	bin := binaries(t)
+	e := startEngine(t)
+	for _, variant := range fleet {
+		t.Run("containerd:"+variant, func(t *testing.T) {
+			d := e.driver(bin, variant)
+			m := create(t, d, "abc")
+			talk := drivertest.StartTalk(t, m)
+			killShims(d.container("abc"))
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			if exit, err := m.Wait(ctx); err != nil || exit.Reason == "" || exit.Message == "" {
+				t.Errorf("Wait: got %+v, %v, want why it ended", exit, err)
+			}
+			talk.Breaks(t, "whose shim was killed")
+			if err := m.Destroy(t.Context()); err != nil {
+				t.Error(err)
+			}
+			swept(t, d)
+		})
+	}
+}
+
+func TestT91AnEngineThatIsKilledInTheMiddleOfDestroy(t *testing.T) {
+	t.Parallel()
+	bin := binaries(t)
+	e := startEngine(t)
+	for _, variant := range fleet {
+		t.Run("containerd:"+variant, func(t *testing.T) {
+			d := e.driver(bin, variant)
+			var machines []driver.Machine
+			for i := range 5 {
+				machines = append(machines, create(t, d, fmt.Sprintf("middle%d", i)))
+			}
+			failed := make([]error, len(machines))
+			var destroying sync.WaitGroup
+			ended := make(chan struct{}, len(machines))
+			for i, m := range machines {
+				destroying.Go(func() { failed[i] = m.Destroy(context.Background()) })
+				destroying.Go(func() {
+					_, _ = m.Wait(t.Context())
+					ended <- struct{}{}
+				})
+			}
+			<-ended // the rest is the engine's
+			e.kill()
+			e.start()
+			destroying.Wait()
+			cut := 0
+			for i, m := range machines {
+				if failed[i] == nil {
+					continue
+				}
+				cut++
+				if !errors.Is(failed[i], cove.Unavailable) || cove.HintOf(failed[i]) == "" {
+					t.Errorf("Destroy: got %v, want that the engine is unavailable, and what to do", failed[i])
+				}
+				if i%2 == 0 { // the others are the sweep's
+					if err := m.Destroy(t.Context()); err != nil {
+						t.Errorf("Destroy again: %v", err)
+					}
+				}
+			}
+			if cut == 0 {
+				t.Error("no Destroy was cut short: the test shows nothing")
+			}
+			swept(t, e.driver(bin, variant))
+			for _, m := range machines {
+				if err := m.Destroy(t.Context()); err != nil {
+					t.Errorf("Destroy after the sweep: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestT91AnEngineThatStandsStillForAMinuteTakesNoSandboxAndNoCallerWithIt(t *testing.T) {
+	t.Parallel()
+	bin := binaries(t)
+	e := startEngine(t)
+	drivers, stays, goes, talks := map[string]*Driver{}, map[string]driver.Machine{}, map[string]driver.Machine{}, map[string]*drivertest.Talk{}
+	others := map[string]*Driver{}
+	for _, variant := range fleet {
+		d := e.driver(bin, variant)
+		drivers[variant], others[variant] = d, e.driver(bin, variant)
+		stays[variant], goes[variant] = create(t, d, "stays"), create(t, d, "goes")
+		talks[variant] = drivertest.StartTalk(t, stays[variant])
+	}
+	e.halt()
+	minute, pass := context.WithTimeout(t.Context(), time.Minute)
+	defer pass()
+	var calls sync.WaitGroup
+	for _, variant := range fleet {
+		healthy(t, stays[variant], "while the engine stands still")
+		for name, call := range map[string]func() error{
+			"Probe":   func() error { _, err := others[variant].Probe(t.Context()); return err },
+			"List":    func() error { _, err := others[variant].List(t.Context()); return err },
+			"Destroy": func() error { return goes[variant].Destroy(t.Context()) },
+			"Create": func() error {
+				spec := cove.Spec{}.WithDefaults()
+				_, err := drivers[variant].Create(t.Context(), "never", &spec)
+				return err
+			},
+		} {
+			calls.Go(func() {
+				if err := call(); !errors.Is(err, cove.Unavailable) || cove.HintOf(err) == "" {
+					t.Errorf("%s of containerd:%s: got %v, want that the engine is unavailable, and what to do", name, variant, err)
+				}
+			})
+		}
+		calls.Go(func() { // by its process alone; where there is none to be seen, not at all
+			again, err := others[variant].Attach(t.Context(), "stays", stays[variant].Handle())
+			switch {
+			case err == nil:
+				healthy(t, again, "attached while the engine stands still")
+				again.(*machine).release()
+			case variant != "runc" || !errors.Is(err, cove.Unavailable) || cove.HintOf(err) == "":
+				t.Errorf("Attach of containerd:%s: got %v", variant, err)
+			}
+		})
+	}
+	answered := make(chan struct{})
+	go func() { defer close(answered); calls.Wait() }()
+	select {
+	case <-answered:
+	case <-minute.Done():
+		t.Error("somebody still waits for the engine after a minute, want that all have been told")
+		<-answered
+	}
+	for variant, talk := range talks {
+		talk.GoesOn(t, "of containerd:"+variant+", while the engine stands still")
+	}
+	<-minute.Done()
+	e.signal(syscall.SIGCONT)
+	for _, variant := range fleet {
+		talks[variant].GoesOn(t, "of containerd:"+variant+", when the engine goes on")
+		for _, m := range []driver.Machine{goes[variant], stays[variant], create(t, drivers[variant], "after")} {
+			if err := m.Destroy(t.Context()); err != nil {
+				t.Errorf("Destroy when the engine goes on: %v", err)
+			}
+		}
+	}
+	for _, d := range drivers {
+		swept(t, d)
 	}
 }

@@ -29,6 +29,8 @@ type streams struct {
 	current *carrier.Carrier
 	process string // inside, that current goes by; "": the first
 	closed  bool
+	failure error // of the last attempt to connect, at failed
+	failed  time.Time
 }
 
 // streams takes over stdio, which may be nil.
@@ -54,10 +56,14 @@ func (s *streams) Dial(ctx context.Context) (net.Conn, error) {
 
 // carrier returns one that works, as far as is known.
 func (s *streams) carrier(ctx context.Context) (*carrier.Carrier, error) {
+	began := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, cove.Gone
+	}
+	if s.failed.After(began) { // while this caller waited: an engine that hangs is asked once for all
+		return nil, s.failure
 	}
 	if s.current != nil && s.current.Err() == nil {
 		return s.current, nil
@@ -71,6 +77,9 @@ func (s *streams) carrier(ctx context.Context) (*carrier.Carrier, error) {
 		process = "connect-" + strconv.FormatInt(time.Now().UnixNano(), 36)
 		var err error
 		if conn, err = s.connect(ctx, process); err != nil {
+			if errors.Is(err, cove.Unavailable) {
+				s.failure, s.failed = err, time.Now()
+			}
 			return nil, err
 		}
 	}
@@ -84,6 +93,9 @@ func (s *streams) carrier(ctx context.Context) (*carrier.Carrier, error) {
 
 // connect starts a process inside that connects its streams to the agent.
 func (s *streams) connect(ctx context.Context, process string) (*pipes, error) {
+	if err := s.driver.engine.ping(ctx); err != nil {
+		return nil, err
+	}
 	conn, err := newPipes(s.driver.bundle(s.id), process)
 	if err != nil {
 		return nil, err

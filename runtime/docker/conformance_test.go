@@ -78,7 +78,7 @@ func binaries(t *testing.T) string {
 		return dir
 	}
 	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "./cmd/cove-agent")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "./cmd/cove-agent", "./cmd/cove-runsc")
 	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, output)

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -18,23 +20,52 @@ import (
 // bareImage puts an image without any program into an engine.
 func bareImage(t *testing.T, d *Driver) string {
 	t.Helper()
+	return importImage(t, d, "cove-test/bare", "")
+}
+
+// shellImage puts one with a shell and sleep into it, and nothing else.
+func shellImage(t *testing.T, d *Driver) string {
+	t.Helper()
+	program, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Skip("makes an image with a shell: install busybox-static")
+	}
+	return importImage(t, d, "cove-test/shell", program)
+}
+
+// importImage imports an image of a few files, with a program of this machine as its shell.
+func importImage(t *testing.T, d *Driver, repository, shell string) string {
+	t.Helper()
+	const passwd = "root:x:0:0::/root:/bin/sh\n"
 	var archive bytes.Buffer
 	out := tar.NewWriter(&archive)
-	const passwd = "root:x:0:0::/root:/bin/sh\n"
-	for _, header := range []*tar.Header{{Name: "etc/", Typeflag: tar.TypeDir, Mode: 0o755}, {Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644, Size: int64(len(passwd))}} {
+	put := func(name string, mode int64, content string) {
+		header := &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: mode, Size: int64(len(content))}
+		if strings.HasSuffix(name, "/") {
+			header.Typeflag = tar.TypeDir
+		}
 		if err := out.WriteHeader(header); err != nil {
 			t.Fatal(err)
 		}
-		if header.Size > 0 {
-			_, _ = io.WriteString(out, passwd)
+		_, _ = io.WriteString(out, content)
+	}
+	put("etc/", 0o755, "")
+	put("etc/passwd", 0o644, passwd)
+	if shell != "" {
+		program, err := os.ReadFile(shell)
+		if err != nil {
+			t.Fatal(err)
 		}
+		put("bin/", 0o755, "")
+		put("bin/sh", 0o755, string(program))
+		put("bin/sleep", 0o755, string(program))
 	}
 	if err := out.Close(); err != nil {
 		t.Fatal(err)
 	}
-	const name = "cove-test/bare:1"
+	name := repository + ":1"
 	err := d.engine.call(t.Context(), func(ctx context.Context, c *client.Client) error {
-		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, "cove-test/bare", client.ImageImportOptions{
+		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, repository, client.ImageImportOptions{
 			Tag: "1", Changes: []string{"ENV GREETING=hello", "ENV GOMEMLIMIT=1", "VOLUME /kept", "WORKDIR /work", "EXPOSE 80", `CMD ["/nothing"]`},
 		})
 		if err != nil {
@@ -47,13 +78,16 @@ func bareImage(t *testing.T, d *Driver) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = d.engine.call(context.Background(), func(ctx context.Context, c *client.Client) error {
-			_, err := c.ImageRemove(ctx, name, client.ImageRemoveOptions{Force: true})
-			return err
-		})
-	})
+	t.Cleanup(func() { _ = removeImage(d, name) })
 	return name
+}
+
+// removeImage removes an image past the driver.
+func removeImage(d *Driver, name string) error {
+	return d.engine.call(context.Background(), func(ctx context.Context, c *client.Client) error {
+		_, err := c.ImageRemove(ctx, name, client.ImageRemoveOptions{Force: true})
+		return err
+	})
 }
 
 func TestAnImageOfTheEnginesIsDescribed(t *testing.T) {

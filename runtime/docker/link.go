@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial/carrier"
@@ -43,6 +44,8 @@ type streams struct {
 	first   *stdio // not used yet
 	current *carrier.Carrier
 	closed  bool
+	failure error // of the last attempt to connect, at failed
+	failed  time.Time
 }
 
 // Dial implements link.
@@ -66,10 +69,14 @@ func (s *streams) Dial(ctx context.Context) (net.Conn, error) {
 
 // carrier returns the one that works, or a new one.
 func (s *streams) carrier(ctx context.Context) (*carrier.Carrier, error) {
+	began := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return nil, cove.Gone
+	}
+	if s.failed.After(began) { // while this caller waited: an engine that hangs is asked once for all
+		return nil, s.failure
 	}
 	if s.current != nil && s.current.Err() == nil {
 		return s.current, nil
@@ -83,6 +90,9 @@ func (s *streams) carrier(ctx context.Context) (*carrier.Carrier, error) {
 	if conn == nil {
 		var err error
 		if conn, err = s.driver.connect(ctx, s.container); err != nil {
+			if errors.Is(err, cove.Unavailable) {
+				s.failure, s.failed = err, time.Now()
+			}
 			return nil, err
 		}
 	}

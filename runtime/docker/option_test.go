@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -204,11 +203,7 @@ func network(t *testing.T, d *Driver, name string) {
 }
 
 func TestNetworkModeIsANetworkOfTheEngine(t *testing.T) {
-	var options []string
-	if runsc := filepath.Join(binaries(t), "cove-runsc"); unix.Access(runsc, unix.X_OK) == nil {
-		options = []string{"--add-runtime", "runsc=" + runsc}
-	}
-	e := startDaemon(t, &daemon{networked: true}, options...)
+	e := startDaemon(t, &daemon{networked: true})
 	for _, d := range variants(t, e.host()) {
 		if !declares(t, d, cove.FeatureNetworkMode) {
 			t.Errorf("%s takes no network of the engine", d.name)

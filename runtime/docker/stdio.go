@@ -50,6 +50,9 @@ func (d *Driver) attach(ctx context.Context, made string) (*stdio, error) {
 
 // connect starts a process in a container that leads its streams to the agent.
 func (d *Driver) connect(ctx context.Context, made string) (*stdio, error) {
+	if err := d.engine.ping(ctx); err != nil {
+		return nil, err
+	}
 	var created client.ExecCreateResult
 	err := d.engine.call(ctx, func(ctx context.Context, c *client.Client) (err error) {
 		created, err = c.ExecCreate(ctx, made, client.ExecCreateOptions{
