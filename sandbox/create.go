@@ -316,7 +316,7 @@ func (s *Sandbox) steps(ctx context.Context) error {
 	started := time.Now()
 	machine, err := s.runtime.driver.Create(ctx, s.id, &spec)
 	if err != nil {
-		return err
+		return driver.Full(err)
 	}
 	client := dial.New(machine.Dial)
 	s.mu.Lock()

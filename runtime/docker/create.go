@@ -45,14 +45,26 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 		d.forget(err)
 		return nil, err
 	}
-	from, err := d.resolve(ctx, spec, f)
+	machine, err := d.attempt(ctx, id, spec, f)
+	if errdefs.IsNotFound(err) { // somebody has removed the image: it is looked for, or made, again
+		d.forgetImages()
+		machine, err = d.attempt(ctx, id, spec, f)
+	}
 	if err != nil {
 		d.forget(err)
+		return nil, outward(err)
+	}
+	return machine, nil
+}
+
+// attempt makes a sandbox of what the driver knows of the engine. On error nothing is left.
+func (d *Driver) attempt(ctx context.Context, id string, spec *cove.Spec, f *facts) (*machine, error) {
+	from, err := d.resolve(ctx, spec, f)
+	if err != nil {
 		return nil, err
 	}
 	if !f.local {
 		if from.agent, err = d.agentVolume(ctx, from.id); err != nil {
-			d.forget(err)
 			return nil, err
 		}
 	}
@@ -60,16 +72,12 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 	if err == nil {
 		return machine, nil
 	}
-	d.forget(err)
-	if errdefs.IsNotFound(err) {
-		d.forgetImages()
-	}
 	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
 	defer cancel()
 	if failed := d.Remove(clean, id); failed != nil {
 		d.log.Error("a sandbox that did not come up was not removed whole", "id", id, "error", failed)
 	}
-	return nil, outward(err)
+	return nil, err
 }
 
 // outward gives an error of the engine's its meaning for whoever asked for the sandbox.

@@ -28,6 +28,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/sandbox/driver"
 )
 
 // hostRepository is where the engine has what this machine's own image is made of: a small
@@ -157,7 +158,7 @@ func (d *Driver) pull(ctx context.Context, named reference.Named, platform *ocis
 	if platform != nil {
 		options.Platforms = []ocispec.Platform{*platform}
 	}
-	err := d.engine.callWithin(ctx, pullTimeout, func(ctx context.Context, c *client.Client) error {
+	err := driver.Full(d.engine.callWithin(ctx, pullTimeout, func(ctx context.Context, c *client.Client) error {
 		response, err := c.ImagePull(ctx, named.String(), options)
 		if err != nil {
 			return err
@@ -174,7 +175,7 @@ func (d *Driver) pull(ctx context.Context, named reference.Named, platform *ocis
 			report.take(message)
 		}
 		return nil
-	})
+	}))
 	switch {
 	case err == nil:
 		return nil
@@ -358,12 +359,27 @@ func (d *Driver) importTree(ctx context.Context, dir, tag string) error {
 			Tag: tag, Message: "directories of a Cove sandbox",
 		})
 		if err == nil {
-			_, err = io.Copy(io.Discard, reply)
+			err = lastWord(reply)
 			_ = reply.Close()
 		}
 		_ = reader.CloseWithError(cmp.Or(err, io.ErrClosedPipe))
 		return errors.Join(err, ignoreClosed(<-wrote))
 	})
+}
+
+// lastWord reads what an engine says of its work to the end, which may be that it failed.
+func lastWord(reply io.Reader) error {
+	for words := json.NewDecoder(reply); ; {
+		var message jsonstream.Message
+		if err := words.Decode(&message); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if message.Error != nil {
+			return message.Error
+		}
+	}
 }
 
 func ignoreClosed(err error) error {
