@@ -45,6 +45,9 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if err := b.network(ctx, *runtimes); err != nil {
+		return err
+	}
 	if err := b.images(ctx); err != nil {
 		return err
 	}
@@ -71,6 +74,7 @@ type bench struct {
 	table  *table
 	dir    string
 	bin    string // where the programs under measurement are
+	site   *site
 	daemon *exec.Cmd
 	client *client.Client
 }
@@ -84,8 +88,15 @@ func (b *bench) start(ctx context.Context) (err error) {
 	if b.dir, err = os.MkdirTemp("", "cove-bench-"); err != nil {
 		return err
 	}
-	b.daemon = exec.CommandContext(ctx, cove, "serve")
-	b.daemon.Env = append(os.Environ(), "COVE_STATE_DIR="+filepath.Join(b.dir, "run"), "COVE_DATA_DIR="+filepath.Join(b.dir, "lib"))
+	if b.site, err = startSite(b.dir); err != nil {
+		return err
+	}
+	policy := filepath.Join(b.dir, "policy.yaml")
+	if err := os.WriteFile(policy, []byte("egress: {private: [127.0.0.1/32]}\n"), 0o600); err != nil {
+		return err
+	}
+	b.daemon = exec.CommandContext(ctx, cove, "serve", "--policy", policy, "--resolver", b.site.names)
+	b.daemon.Env = append(os.Environ(), "COVE_STATE_DIR="+filepath.Join(b.dir, "run"), "COVE_DATA_DIR="+filepath.Join(b.dir, "lib"), "SSL_CERT_FILE="+b.site.ca)
 	b.daemon.Cancel = func() error { return b.daemon.Process.Signal(syscall.SIGTERM) }
 	b.daemon.WaitDelay = 10 * time.Second
 	log, err := os.Create(filepath.Join(b.dir, "log"))
@@ -126,6 +137,7 @@ func (b *bench) stop() {
 	}
 	_ = b.daemon.Process.Signal(syscall.SIGTERM)
 	_ = b.daemon.Wait()
+	b.site.stop()
 	unmountBelow(b.dir)
 	if err := os.RemoveAll(b.dir); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: left behind:", err)

@@ -14,6 +14,7 @@ import (
 type table struct {
 	rows  []row
 	steps []steps // on a Docker engine, side by side
+	ways  []way   // to a server outside, side by side
 	notes []string
 }
 
@@ -41,6 +42,15 @@ func (t *table) time(what, runtime string, got, floor samples, floorName string,
 		r.budget, r.verdict = fmt.Sprintf("≤ %.1f x", budget), verdict(ratio <= budget)
 	}
 	t.rows = append(t.rows, r)
+}
+
+// within adds a duration that has a budget of its own.
+func (t *table) within(what, runtime string, got, floor samples, floorName string, budget time.Duration) {
+	t.rows = append(t.rows, row{
+		what: what, runtime: runtime, figure: got.String(), floor: floor.String(), floorName: floorName,
+		ratio:  fmt.Sprintf("%.2f", float64(got.median())/float64(floor.median())),
+		budget: fmt.Sprintf("≤ %.2f ms", budget.Seconds()*1000), verdict: verdict(got.median() <= budget),
+	})
 }
 
 // rate adds a throughput in MB/s; budget 0: none is set.
@@ -89,6 +99,12 @@ func (t *table) markdown() string {
 				b.WriteString(" " + by.of[name].String() + " |")
 			}
 			b.WriteString("\n")
+		}
+	}
+	if len(t.ways) > 0 {
+		b.WriteString("\nTo one server, by one program, side by side:\n\n| way | from | connect | GET | 500 MB down | 500 MB up |\n|---|---|---|---|---|---|\n")
+		for _, by := range t.ways {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.0f MB/s | %.0f MB/s |\n", by.name, by.runtime, by.found.Connect, by.found.Get, by.found.Download/1e6, by.found.Upload/1e6)
 		}
 	}
 	for _, note := range t.notes {
