@@ -20,6 +20,7 @@ import (
 
 	"github.com/covehq/cove/guest/account"
 	"github.com/covehq/cove/guest/file"
+	"github.com/covehq/cove/guest/outward"
 	"github.com/covehq/cove/guest/process"
 	"github.com/covehq/cove/guest/watch"
 	"github.com/covehq/cove/guest/wire"
@@ -40,6 +41,8 @@ type Options struct {
 	Memory int
 	// Log gets what is worth a line; nil is nowhere.
 	Log io.Writer
+	// Way is the way out of the sandbox, which the agent closes; nil: there is none.
+	Way *outward.Way
 }
 
 // Agent serves the wire. Its methods may be called concurrently.
@@ -51,6 +54,8 @@ type Agent struct {
 	handler  *trimmer
 	server   *http.Server
 	feed     *feed
+	way      *outward.Way // nil: there is none
+	trust    *trust
 	doors    sync.WaitGroup
 
 	mu      sync.Mutex
@@ -73,8 +78,10 @@ func New(o Options) *Agent {
 		book:     book,
 		table:    process.NewTable(process.NewReaper(o.Orphans), o.Memory),
 		watchers: watch.NewService(book),
-		log:      log.New(o.Log, "cove-agent: ", 0),
+		log:      newLog(o.Log),
 		feed:     newFeed(),
+		way:      o.Way,
+		trust:    newTrust(),
 		closers:  map[io.Closer]struct{}{},
 	}
 	a.handler = newTrimmer(a.routes())
@@ -92,6 +99,9 @@ func New(o Options) *Agent {
 	}
 	return a
 }
+
+// newLog returns the agent's log.
+func newLog(to io.Writer) *log.Logger { return log.New(to, "cove-agent: ", 0) }
 
 func orDefault(field *string, value string) {
 	if *field == "" {
@@ -127,6 +137,9 @@ func (a *Agent) Close(ctx context.Context) error {
 	err = errors.Join(err, a.server.Close())
 	_ = a.feed.Close()
 	a.watchers.Close()
+	if a.way != nil {
+		err = errors.Join(err, a.way.Close())
+	}
 	a.doors.Wait()
 	a.handler.close()
 	return err
@@ -170,6 +183,9 @@ func (a *Agent) routes() http.Handler {
 	mux.HandleFunc("PUT /cove/archive", reply(files.Extract))
 	mux.HandleFunc("POST /cove/dial", reply(a.serveDial))
 	mux.HandleFunc("POST "+wire.TunnelPath, reply(a.serveTunnel))
+	mux.HandleFunc("POST "+wire.EgressPath, reply(a.serveEgress))
+	mux.HandleFunc("POST "+wire.NetworkPath, reply(a.serveNetwork))
+	mux.HandleFunc("GET "+wire.PortsPath, a.servePorts)
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("GET /metrics", newMeter().serve)
 	mux.HandleFunc("GET /envs", a.serveEnvs)

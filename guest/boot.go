@@ -33,12 +33,16 @@ func Boot(dir string, stderr io.Writer) error {
 	if err := inherit(); err != nil {
 		return err
 	}
+	way, err := openWay(newLog(stderr))
+	if err != nil {
+		return err
+	}
 	// All of these have a handler rather than being ignored, which commands would inherit.
 	// SIGPIPE comes when nobody reads standard error any more, SIGHUP from terminals.
 	stop, ignore := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	signal.Notify(ignore, syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGQUIT)
-	agent := New(Options{Orphans: true, Log: stderr})
+	agent := New(Options{Orphans: true, Log: stderr, Way: way})
 	if err := agent.Listen(dir); err != nil {
 		return err
 	}
@@ -55,7 +59,7 @@ func Boot(dir string, stderr io.Writer) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
-	err := agent.Close(ctx)
+	err = agent.Close(ctx)
 	return errors.Join(err, <-served)
 }
 

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,31 +34,7 @@ func becomeRoot() error {
 	if err := unix.Mount("proc", "/proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	return limitCapabilities()
-}
-
-// limitCapabilities gives away the one capability that becoming root took, and keeps the
-// others from commands, which would inherit them as they came.
-func limitCapabilities() error {
-	everywhere := func(trap, a1, a2, a3 uintptr) error {
-		if _, _, errno := syscall.AllThreadsSyscall(trap, a1, a2, a3); errno != 0 {
-			return fmt.Errorf("limit capabilities: %w", errno)
-		}
-		return nil
-	}
-	if err := everywhere(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, unix.CAP_SYS_ADMIN, 0); err != nil {
-		return err
-	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return fmt.Errorf("read capabilities: %w", err)
-	}
-	for i := range sets {
-		sets[i].Inheritable = 0
-	}
-	const bit = 1 << unix.CAP_SYS_ADMIN
-	sets[0].Permitted &^= bit
-	sets[0].Effective &^= bit
-	return everywhere(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0)
+	// The one capability that becoming root took is given away. The others are kept from
+	// commands, which would inherit them as they came.
+	return dropCapabilities(true, unix.CAP_SYS_ADMIN)
 }

@@ -1,0 +1,188 @@
+package outward
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/covehq/cove/guest/wire"
+)
+
+// connectPatience bounds how long the host is given to make a connection.
+const connectPatience = 2 * time.Minute
+
+// serve leads one connection out.
+func (w *Way) serve(c *net.TCPConn) {
+	target, err := w.target(c)
+	if err != nil {
+		reset(c)
+		return
+	}
+	request := wire.EgressRequest{Kind: wire.EgressConnect, Port: int(target.Port())}
+	switch name, known := w.nameOf(target.Addr()); {
+	case known && name == "": // an address that stands for a name, but for none now
+		reset(c)
+		return
+	case known:
+		request.Name = name
+	default:
+		request.Address = target.Addr().String()
+	}
+	stream, reply, err := w.ask(request, connectPatience)
+	if err != nil {
+		reset(c)
+		return
+	}
+	if reply.Code != wire.EgressOK {
+		w.keep(stream)
+		reset(c)
+		return
+	}
+	if !w.track(stream) {
+		_ = stream.Close()
+		reset(c)
+		return
+	}
+	defer w.untrack(stream)
+	join(c, stream)
+}
+
+// target returns where the program wanted to.
+func (w *Way) target(c *net.TCPConn) (netip.AddrPort, error) {
+	if !w.entrance.redirected {
+		at := c.LocalAddr().(*net.TCPAddr).AddrPort()
+		addr := at.Addr().Unmap()
+		if !reachableHere.Contains(addr) && !unreachableHere.Contains(addr) {
+			return netip.AddrPort{}, errors.New("not an address of a name")
+		}
+		return netip.AddrPortFrom(addr, at.Port()), nil
+	}
+	at, err := originalTarget(c)
+	if err == nil && at.Addr().IsLoopback() {
+		err = errors.New("nothing redirected it")
+	}
+	return at, err
+}
+
+// originalTarget asks the kernel where a redirected connection was to go.
+func originalTarget(c *net.TCPConn) (netip.AddrPort, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	var name unix.RawSockaddrInet4
+	var errno unix.Errno
+	err = raw.Control(func(fd uintptr) {
+		size := uint32(unix.SizeofSockaddrInet4)
+		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_IP, unix.SO_ORIGINAL_DST,
+			uintptr(unsafe.Pointer(&name)), uintptr(unsafe.Pointer(&size)), 0)
+	})
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	if errno != 0 {
+		return netip.AddrPort{}, errno
+	}
+	port := (*[2]byte)(unsafe.Pointer(&name.Port))
+	return netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(port[0])<<8|uint16(port[1])), nil
+}
+
+// nameOf returns the name for which an address stands; known says that it may stand for one.
+func (w *Way) nameOf(addr netip.Addr) (name string, known bool) {
+	for _, table := range []*names{w.names, w.refused} {
+		if table.prefix.Contains(addr) {
+			return table.name(addr), true
+		}
+	}
+	return "", false
+}
+
+// ask sends a request to the host and returns its answer, and the stream on which it came.
+// A stream that turns out to be dead, as all are of a daemon that has ended, is followed by
+// another.
+func (w *Way) ask(request wire.EgressRequest, patience time.Duration) (net.Conn, wire.EgressReply, error) {
+	const attempts = 3
+	deadline := time.Now().Add(patience)
+	var err error
+	for range attempts {
+		var stream net.Conn
+		if stream, err = w.spares.take(w.ctx, sparePatience); err != nil {
+			return nil, wire.EgressReply{}, err
+		}
+		var reply wire.EgressReply
+		if reply, err = exchange(stream, request, deadline); err == nil {
+			return stream, reply, nil
+		}
+		_ = stream.Close()
+		if !errors.Is(err, io.EOF) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+			break
+		}
+	}
+	return nil, wire.EgressReply{}, err
+}
+
+// exchange sends a request and receives the answer.
+func exchange(stream net.Conn, request wire.EgressRequest, deadline time.Time) (reply wire.EgressReply, err error) {
+	if err := stream.SetDeadline(deadline); err != nil {
+		return reply, err
+	}
+	if err := wire.WriteFrame(stream, request); err != nil {
+		return reply, err
+	}
+	if err := wire.ReadFrame(stream, &reply); err != nil {
+		return reply, err
+	}
+	return reply, stream.SetDeadline(time.Time{})
+}
+
+// keep gives a stream that may be asked again back to the others.
+func (w *Way) keep(stream net.Conn) {
+	if !w.spares.put(stream) {
+		_ = stream.Close()
+	}
+}
+
+// join copies both ways until both are at their end. The end of one direction is passed on,
+// a failure resets the program's connection.
+//
+// The copies are left to package io, which has the kernel move the data where both ends are
+// plain sockets.
+func join(program *net.TCPConn, stream net.Conn) {
+	var up sync.WaitGroup
+	up.Go(func() {
+		_, err := io.Copy(stream, program)
+		switch {
+		case err == nil:
+			closeWrite(stream)
+		case polled(stream, 0): // the host wants no more; what it has said is still to arrive
+			_ = program.CloseRead()
+		default:
+			_ = stream.Close()
+			reset(program)
+		}
+	})
+	if _, err := io.Copy(program, stream); err != nil {
+		_ = stream.Close()
+		reset(program)
+	} else {
+		_ = program.CloseWrite()
+		// The host may end the whole while the program has nothing to say.
+		awaitHangUp(stream)
+		_ = program.Close()
+	}
+	up.Wait()
+}
+
+func closeWrite(c net.Conn) {
+	if half, ok := c.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+		return
+	}
+	_ = c.Close()
+}
