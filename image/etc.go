@@ -52,11 +52,16 @@ const Hostname = "cove"
 // Hosts is the /etc/hosts of every image, in lines.
 const Hosts = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + Hostname + "\n"
 
+// Resolvers are the name servers in the /etc/resolv.conf of every sandbox. The agent answers
+// at the first address, or at the second where the kernel can't lead it packets: there the
+// first is an error at once. Neither is outside of the sandbox.
+var Resolvers = []string{"198.18.0.1", "127.0.0.1"}
+
 // etcNames are the files by which programs find names.
 var etcNames = []etcFile{
 	{name: "hosts", mode: 0o644, content: Hosts},
 	{name: "hostname", mode: 0o644, content: Hostname + "\n"},
-	{name: "resolv.conf", mode: 0o644, content: "# The sandbox resolves names by itself.\nnameserver 127.0.0.1\noptions timeout:1 attempts:1\n"},
+	{name: "resolv.conf", mode: 0o644, content: "# The sandbox resolves names by itself.\nnameserver " + strings.Join(Resolvers, "\nnameserver ") + "\noptions timeout:5 attempts:2\n"},
 }
 
 // etcCopied names what distributions install in /etc for their programs to work, and

@@ -41,7 +41,10 @@ func containerName(id string) string { return "cove-" + id }
 func (d *Driver) config(id string, spec *cove.Spec, f *facts, from *source, stdin bool) *container.Config {
 	env := []string{"PATH=/usr/local/bin:/usr/bin:/bin"}
 	// An image has no say in how the agent runs: a name alone takes the image's value away.
-	env = append(env, "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK", "COVE_BECOME_ROOT")
+	env = append(env, "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK", "COVE_BECOME_ROOT", bundle.NetworkVariable)
+	if _, value := bundle.WayOut(spec); value != "" {
+		env[len(env)-1] += "=" + value
+	}
 	if f.quota {
 		env = append(env, quotaVariable+"="+strconv.FormatInt(int64(spec.Limits.Disk), 10))
 	}
@@ -95,6 +98,10 @@ func (d *Driver) hostConfig(id string, spec *cove.Spec, f *facts, from *source) 
 	}
 	config.CapAdd, config.CapDrop = capabilities(spec, f)
 	d.mounts(config, spec, f, from)
+	if f.kernel == bundle.SharedKernel && !bundle.OnEngineNetwork(spec) {
+		// Engines let everybody send ICMP, which loopback itself would answer for the world.
+		config.Sysctls = map[string]string{"net.ipv4.ping_group_range": "1 0"}
+	}
 	if f.kernel == bundle.SharedKernel {
 		config.OomScoreAdj = 500 // under pressure the host kills sandboxes before itself
 		if !spec.Options.Privileged {
@@ -160,7 +167,8 @@ func resources(spec *cove.Spec, f *facts) container.Resources {
 // capabilities returns what the agent has, and root inside, with what the spec adds to it and
 // takes from it. The agent keeps what it can't work without, and takes that from commands.
 func capabilities(spec *cove.Spec, f *facts) (add, drop []string) {
-	for _, name := range bundle.Without(bundle.Capabilities(f.kernel), spec.Options.CapDrop) {
+	wayOut, _ := bundle.WayOut(spec)
+	for _, name := range slices.Concat(bundle.Without(bundle.Capabilities(f.kernel), spec.Options.CapDrop), wayOut) {
 		if f.has(name) { // an engine refuses what it has not itself, also for another kernel
 			add = append(add, strings.TrimPrefix(name, "CAP_"))
 		}
@@ -192,9 +200,17 @@ func extraHosts(spec *cove.Spec) []string {
 // nameServers returns what /etc/resolv.conf is to say. Without a network it says nothing of
 // this machine's, which engines would copy.
 func nameServers(spec *cove.Spec) (servers []netip.Addr, search []string, err error) {
-	if mode := spec.Options.NetworkMode; mode == "" || mode == "none" {
-		return []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}, []string{"."}, nil
+	if bundle.OnEngineNetwork(spec) {
+		return engineServers(spec)
 	}
+	for _, text := range image.Resolvers {
+		servers = append(servers, netip.MustParseAddr(text))
+	}
+	return servers, []string{"."}, nil
+}
+
+// engineServers returns what a spec wants of /etc/resolv.conf on a network of the engine's.
+func engineServers(spec *cove.Spec) (servers []netip.Addr, search []string, err error) {
 	for _, text := range spec.Options.DNS {
 		address, err := netip.ParseAddr(text)
 		if err != nil {

@@ -156,7 +156,7 @@ func TestASandboxOfABareImageHasWhatWasAskedFor(t *testing.T) {
 			if hosts := read(t, guest, "/etc/hosts"); !strings.Contains(hosts, "10.1.2.3\tdb") {
 				t.Errorf("/etc/hosts: got %q", hosts)
 			}
-			if resolv := read(t, guest, "/etc/resolv.conf"); !strings.Contains(resolv, "nameserver 127.0.0.1") {
+			if resolv := read(t, guest, "/etc/resolv.conf"); !strings.Contains(resolv, "nameserver 198.18.0.1\nnameserver 127.0.0.1") {
 				t.Errorf("/etc/resolv.conf: got %q, want nothing of this machine's", resolv)
 			}
 			mounts := read(t, guest, "/proc/self/mounts")

@@ -218,7 +218,7 @@ func TestNetworkModeIsANetworkOfTheEngine(t *testing.T) {
 			}{
 				"bridge":        {cove.Options{NetworkMode: "bridge", DNS: []string{"192.0.2.53", "2001:db8::53"}}, "eth0\nnameserver 192.0.2.53\nnameserver 2001:db8::53"},
 				"a network":     {cove.Options{NetworkMode: "cove-test-net"}, "eth0\nnameserver 127.0.0.11\noptions"},
-				"none in words": {cove.Options{NetworkMode: "none"}, "nameserver 127.0.0.1"},
+				"none in words": {cove.Options{NetworkMode: "none"}, "nameserver 198.18.0.1\nnameserver 127.0.0.1"},
 			} {
 				t.Run(name, func(t *testing.T) {
 					s := spec()

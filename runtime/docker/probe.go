@@ -237,6 +237,7 @@ func (f *facts) has(capability string) bool {
 	numbers := map[string]int{
 		"CAP_SYS_RESOURCE": unix.CAP_SYS_RESOURCE, "CAP_AUDIT_WRITE": unix.CAP_AUDIT_WRITE, "CAP_MKNOD": unix.CAP_MKNOD,
 		"CAP_NET_BIND_SERVICE": unix.CAP_NET_BIND_SERVICE, "CAP_SETFCAP": unix.CAP_SETFCAP, "CAP_SYS_CHROOT": unix.CAP_SYS_CHROOT,
+		"CAP_NET_ADMIN": unix.CAP_NET_ADMIN, "CAP_NET_RAW": unix.CAP_NET_RAW,
 	}
 	number, optional := numbers[capability]
 	return !optional || f.bounding>>number&1 == 1

@@ -135,7 +135,7 @@ func (d *Driver) globalFlags(id string, spec *cove.Spec) []string {
 	}
 	flags = append(flags,
 		"--network=none", "--platform=systrap", "--host-uds=none", "--host-fifo=none", "--character-device-policy=emulated-only",
-		"--net-raw=false", "--allow-packet-socket-write=false", "--oci-seccomp=false", "--allow-flag-override=false",
+		"--net-raw", "--allow-packet-socket-write=false", "--oci-seccomp=false", "--allow-flag-override=false",
 		"--allow-suid=false", "--fdlimit=16384", "--control-rpc-stop-timeout=2s")
 	if d.rootless {
 		flags = append(flags, "--rootless", "--ignore-cgroups")

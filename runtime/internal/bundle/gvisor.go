@@ -6,7 +6,7 @@ import "strings"
 // by an annotation or a default is said again: the defaults are upstream's to change.
 var GvisorFlags = []string{
 	"--network=none", "--platform=systrap", "--host-uds=none", "--host-fifo=none", "--character-device-policy=emulated-only",
-	"--net-raw=false", "--allow-packet-socket-write=false", "--oci-seccomp=false", "--allow-flag-override=false",
+	"--net-raw", "--allow-packet-socket-write=false", "--oci-seccomp=false", "--allow-flag-override=false",
 	"--allow-suid=false", "--fdlimit=16384", "--control-rpc-stop-timeout=2s",
 }
 

@@ -80,6 +80,7 @@ func (t Template) Config(rootfs, cgroup string, binds []image.Bind, spec *cove.S
 		},
 	}
 	addCapabilities(config, spec.Options.CapAdd)
+	addWayOut(config, spec)
 	if err := addDevices(config, spec.Options.Devices); err != nil {
 		return nil, err
 	}
@@ -91,6 +92,8 @@ func (t Template) Config(rootfs, cgroup string, binds []image.Bind, spec *cove.S
 	}
 	oomScore := 500 // under pressure the host kills sandboxes before itself
 	config.Process.OOMScoreAdj = &oomScore
+	// In its own network namespace everybody may serve on any port.
+	config.Linux.Sysctl = map[string]string{"net.ipv4.ip_unprivileged_port_start": "0"}
 	config.Linux.Namespaces = append(config.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	config.Linux.MaskedPaths, config.Linux.ReadonlyPaths = slices.Clone(maskedPaths), slices.Clone(readonlyPaths)
 	profile, err := seccompProfile(config, spec.Options.CapAdd)
