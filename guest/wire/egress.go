@@ -25,14 +25,6 @@ const (
 	// PortsPath lists the ports inside that something listens on, by GET, as a JSON array
 	// of ListeningPort.
 	PortsPath = "/cove/ports"
-	// Resolver is the address of the agent's name server, for a sandbox's /etc/resolv.conf:
-	// none of loopback's, where programs inside may have servers of their own.
-	Resolver = "198.18.0.1"
-	// TrustBundle and TrustCA are where programs inside find the certificates that the
-	// sandbox's own system trusts with those of NetworkSetup.CA, and the latter alone. In
-	// /dev, since that is memory of the sandbox's own on every runtime, which all may read and
-	// root may write where the root filesystem is read-only.
-	TrustBundle, TrustCA = "/dev/cove/bundle.pem", "/dev/cove/ca.pem"
 	// maxFrame bounds a frame.
 	maxFrame = 4 << 10
 )

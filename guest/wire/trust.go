@@ -3,8 +3,10 @@ package wire
 // Where the agent keeps certificates inside, for everybody to read, once a NetworkSetup
 // has brought some.
 const (
-	// TrustDir is the directory of the following.
-	TrustDir = "/.cove/trust"
+	// TrustDir is the directory of the following: in /dev, since that is memory of the
+	// sandbox's own on every runtime, which all may read and root may write, also where the
+	// root filesystem is read-only.
+	TrustDir = "/dev/cove"
 	// TrustBundle are those of the sandbox's own distribution and those of NetworkSetup.CA.
 	TrustBundle = TrustDir + "/bundle.pem"
 	// TrustCA are those of NetworkSetup.CA alone.

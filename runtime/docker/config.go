@@ -98,7 +98,7 @@ func (d *Driver) hostConfig(id string, spec *cove.Spec, f *facts, from *source) 
 	}
 	config.CapAdd, config.CapDrop = capabilities(spec, f)
 	d.mounts(config, spec, f, from)
-	if f.kernel == bundle.SharedKernel && !bundle.OnEngineNetwork(spec) {
+	if f.kernel == bundle.SharedKernel && spec.Options.NetworkMode == "" {
 		// Engines let everybody send ICMP, which loopback itself would answer for the world.
 		config.Sysctls = map[string]string{"net.ipv4.ping_group_range": "1 0"}
 	}
@@ -200,7 +200,7 @@ func extraHosts(spec *cove.Spec) []string {
 // nameServers returns what /etc/resolv.conf is to say. Without a network it says nothing of
 // this machine's, which engines would copy.
 func nameServers(spec *cove.Spec) (servers []netip.Addr, search []string, err error) {
-	if bundle.OnEngineNetwork(spec) {
+	if mode := spec.Options.NetworkMode; mode != "" && mode != "none" {
 		return engineServers(spec)
 	}
 	for _, text := range image.Resolvers {

@@ -26,7 +26,7 @@ var wayOut = []string{"NET_ADMIN", "NET_RAW"}
 // is nothing for now.
 func WayOut(spec *cove.Spec) (capabilities []string, value string) {
 	never := spec.Network.Final && spec.Network.Mode == cove.NetworkNone
-	if never || OnEngineNetwork(spec) {
+	if never || spec.Options.NetworkMode != "" {
 		return nil, ""
 	}
 	for _, name := range wayOut {
@@ -39,11 +39,6 @@ func WayOut(spec *cove.Spec) (capabilities []string, value string) {
 		return capabilities, "NONE"
 	}
 	return capabilities, strings.Join(own, ",")
-}
-
-// OnEngineNetwork reports whether a sandbox is to be on a network of its engine's.
-func OnEngineNetwork(spec *cove.Spec) bool {
-	return spec.Options.NetworkMode != "" && spec.Options.NetworkMode != "none"
 }
 
 // addWayOut has the agent make a way out.
