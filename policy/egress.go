@@ -121,13 +121,16 @@ func ruleTarget(rule string) string {
 	if strings.HasPrefix(rule, "sandbox:") {
 		return rule
 	}
+	if inside, ok := strings.CutPrefix(rule, "["); ok { // [2001:db8::]/32:443
+		address, rest, _ := strings.Cut(inside, "]")
+		bits, _, _ := strings.Cut(rest, ":")
+		return address + bits
+	}
 	if _, ok := parsePrefix(rule); ok { // IPv6, whose last colon begins no port
 		return rule
 	}
-	if colon := strings.LastIndexByte(rule, ':'); colon >= 0 {
-		rule = rule[:colon]
-	}
-	return canonical(strings.Trim(rule, "[]"))
+	name, _, _ := strings.Cut(rule, ":")
+	return canonical(name)
 }
 
 // target checks one name, preset, address or CIDR.

@@ -41,7 +41,7 @@ func TestWithoutAPolicyEverythingPublicMayBeAskedFor(t *testing.T) {
 func TestT64PrivateAddressesNeedTheOperator(t *testing.T) {
 	for _, rule := range []string{
 		"10.0.0.0/8:443", "10.1.2.3", "172.16.0.1:5432", "192.168.0.0/16:*", "127.0.0.1", "127.0.0.0/8:80", "169.254.169.254:80",
-		"100.64.0.1:1-9", "fd00::1", "fe80::/10", "[fd00::1]:443", "::1", "::ffff:10.0.0.1",
+		"100.64.0.1:1-9", "fd00::1", "fe80::/10", "[fd00::1]:443", "[fd00::]/8", "[fd00::]/8:443", "::1", "::ffff:10.0.0.1",
 	} {
 		t.Run(rule, func(t *testing.T) {
 			spec := reach(cove.Network{Allow: []string{rule}})

@@ -106,7 +106,7 @@ END`}, want: []string{"npm.corp:4873"}, warning: "npm.corp is private",
 		},
 		"a name without a dot is told": {
 			preset: "npm", scripts: map[string]string{"npm": npm + `{"registry":"http://verdaccio:4873"}
-END`}, want: []string{"verdaccio:4873"}, warning: "verdaccio is private",
+END`}, want: []string{"verdaccio.:4873"}, warning: "verdaccio is private",
 		},
 		"a private address is told": {
 			preset: "npm", scripts: map[string]string{"npm": npm + `{"registry":"http://192.168.7.1"}
@@ -114,7 +114,7 @@ END`}, want: []string{"192.168.7.1:80"}, warning: "192.168.7.1 is private",
 		},
 		"this machine by its loopback is told": {
 			preset: "npm", scripts: map[string]string{"npm": npm + `{"registry":"http://localhost:4873"}
-END`}, want: []string{"localhost:4873"}, warning: "inside of a sandbox the sandbox itself",
+END`}, want: []string{"localhost.:4873"}, warning: "inside of a sandbox the sandbox itself",
 		},
 		"an IPv6 address is left out": {
 			preset: "npm", scripts: map[string]string{"npm": npm + `{"registry":"http://[2001:db8::1]/","@a:registry":"https://a.example"}

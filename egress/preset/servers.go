@@ -49,6 +49,9 @@ func (s *servers) add(text string) bool {
 		return false
 	}
 	s.judge(host, address.Unmap())
+	if !strings.Contains(host, ".") {
+		host += "." // a word without a dot would be a preset
+	}
 	if rule := net.JoinHostPort(host, port); !slices.Contains(s.rules, rule) {
 		s.rules = append(s.rules, rule)
 	}
