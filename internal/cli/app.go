@@ -103,8 +103,8 @@ none; else 1 for an error and 2 for a mistake in the command line.`,
 		}
 	}
 	add(groupCommands, p.runVerb(), p.execVerb(), p.psVerb(), p.logsVerb(), p.cpVerb(), p.portsVerb())
-	add(groupSandboxes, p.createVerb(), p.lsVerb(), p.inspectVerb(), p.statsVerb(), p.eventsVerb(), p.rmVerb())
-	add(groupMachine, p.imageVerb(), p.runtimeVerb(), p.doctorVerb(), p.serveVerb(), p.versionVerb())
+	add(groupSandboxes, p.createVerb(), p.lsVerb(), p.inspectVerb(), p.statsVerb(), p.eventsVerb(), p.networkVerb(), p.rmVerb())
+	add(groupMachine, p.imageVerb(), p.secretVerb(), p.runtimeVerb(), p.doctorVerb(), p.serveVerb(), p.versionVerb())
 	return root
 }
 

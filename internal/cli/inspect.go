@@ -47,7 +47,7 @@ func (p *program) inspect(ctx context.Context, args []string) error {
 		{"image", spec.Image},
 		{"limits", fmt.Sprintf("%g cpus, %v memory, %d processes, %v disk", spec.Limits.CPUs, spec.Limits.Memory, spec.Limits.Pids, spec.Limits.Disk)},
 		{"commands", fmt.Sprintf("as %s in %s, for at most %v", spec.User, spec.Workdir, spec.Timeout)},
-		{"network", string(spec.Network.Mode)},
+		{"network", reach(spec.Network)},
 		{"ports", dash(ports(spec.Ports))},
 		{"mounts", dash(mounts(spec.Mounts))},
 		{"read-only", fmt.Sprint(spec.ReadOnly)},

@@ -31,12 +31,16 @@ The exit code is the command's, 128+n when signal n ended it, 124 when it timed 
 125 when Cove failed to run it, 126 when its program can't be executed, and 127 when
 there is none.
 
+A sandbox reaches nothing unless --allow, --network or --secret says so. What a command that
+failed was refused is told on standard error, with what would allow it.
+
 Without a command, runs the ENTRYPOINT and CMD of an image that has them; a command takes
 the place of both.
 
 With --json, prints what POST /v1/sandboxes/{id}/exec replies, when the command is done.`,
 		Example: `  cove run -- python3 -c 'print(6*7)'
   tar c src | cove run --memory 2g -- sh -c 'tar x && make -C src test'
+  cove run --allow pip -- pip install requests
   cove run -it -- bash`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := command.parse(args, p.json, isFetched(spec.Image)); err != nil {
@@ -84,6 +88,9 @@ func (p *program) run(ctx context.Context, spec cove.Spec, c command) error {
 	release := lease.keep(ctx, sandbox)
 	err = p.explain(ctx, sandbox, p.attached(relay.Context, sandbox, c, relay))
 	release()
+	if relay.status() == 0 {
+		p.tellRefused(ctx, daemon, sandbox, err)
+	}
 	if removal := p.discard(ctx, sandbox); removal != nil {
 		fmt.Fprintf(p.Stderr, "cove: %s\n", clean(removal.Error(), "\n"))
 	}

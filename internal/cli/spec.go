@@ -21,7 +21,7 @@ func specFlags(flags *pflag.FlagSet, spec *cove.Spec) {
 	flags.Var(durationFlag(&spec.Timeout), "timeout", "longest time one command may take, or never; default 300s")
 	flags.Var(durationFlag(&spec.TTL), "ttl", "time until it is destroyed, or never; default 1h")
 	flags.Var(durationFlag(&spec.Idle), "idle", "time without use until it is destroyed; default never")
-	flags.StringVar((*string)(&spec.Network.Mode), "network", "", "what it may reach: none; default none")
+	networkFlags(flags, &spec.Network)
 	flags.VarP(environment{&spec.Env}, "env", "e", "variable of every command; KEY alone copies yours (repeatable)")
 	flags.StringVarP(&spec.User, "user", "u", "", "user that commands run as: a name, uid or uid:gid; default user")
 	flags.StringVarP(&spec.Workdir, "workdir", "w", "", "directory that commands run in; default /workspace")
@@ -37,7 +37,7 @@ func (p *program) completeSpec(cmd *cobra.Command) {
 	must(cmd.RegisterFlagCompletionFunc("image", cobra.FixedCompletions([]string{"host", "rootfs:", "docker-archive:", "oci-archive:", "oci:", "docker-daemon:"}, cobra.ShellCompDirectiveNoSpace)))
 	completePull(cmd)
 	completeOptions(cmd)
-	must(cmd.RegisterFlagCompletionFunc("network", cobra.FixedCompletions([]string{string(cove.NetworkNone)}, cobra.ShellCompDirectiveNoFileComp)))
+	p.completeNetwork(cmd, "network")
 }
 
 // must is for errors that only a mistake in this package can cause.

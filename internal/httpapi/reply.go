@@ -59,3 +59,19 @@ type TerminalMessage struct {
 type Images struct {
 	Images []cove.Image `json:"images"`
 }
+
+// NetworkEvents is the reply of GET …/network/log.
+type NetworkEvents struct {
+	Events []cove.NetworkEvent `json:"events"`
+	Lost   bool                `json:"lost,omitempty" doc:"earlier ones were not kept"`
+}
+
+// NetworkPresets is the reply of GET /v1/network/presets.
+type NetworkPresets struct {
+	Presets []cove.NetworkPreset `json:"presets"`
+}
+
+// Secrets is the reply of GET /v1/secrets.
+type Secrets struct {
+	Secrets []cove.Secret `json:"secrets"`
+}
