@@ -11,9 +11,13 @@ package egress
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
+
+	"golang.org/x/net/proxy"
 
 	"github.com/covehq/cove"
 )
@@ -45,7 +49,13 @@ type Options struct {
 // Gateway is the way out of all sandboxes of a host. Its methods may be called
 // concurrently.
 type Gateway struct {
-	log *slog.Logger
+	o        Options
+	log      *slog.Logger
+	guard    *guard
+	resolver *resolver
+	proxy    proxy.ContextDialer // nil: none
+	ctx      context.Context     // ends with Close
+	stop     context.CancelFunc
 
 	mu       sync.Mutex
 	closed   bool
@@ -54,11 +64,48 @@ type Gateway struct {
 
 // New returns a gateway, or a cove.Invalid error for options that can't be.
 func New(o Options) (*Gateway, error) {
-	return &Gateway{sessions: map[*Session]struct{}{}}, nil
+	g := &Gateway{o: o, log: o.Logger, sessions: map[*Session]struct{}{}}
+	if g.log == nil {
+		g.log = slog.Default()
+	}
+	if o.Resolver != "" {
+		host, port, err := net.SplitHostPort(o.Resolver)
+		if _, ok := parsePort(port); err != nil || host == "" || !ok {
+			return nil, cove.Errorf(cove.Invalid, "resolver", short(o.Resolver), "it is not host:port", "write a name server as in 9.9.9.9:53")
+		}
+	}
+	var err error
+	if g.proxy, err = newProxy(o.Proxy); err != nil {
+		return nil, err
+	}
+	g.guard = &guard{own: o.HostAddrs}
+	for _, prefix := range o.Private {
+		if prefix != prefix.Masked() {
+			return nil, cove.Errorf(cove.Invalid, "private ranges", prefix.String(), "it has bits set beyond its length", "write "+prefix.Masked().String())
+		}
+		g.guard.private = append(g.guard.private, prefix)
+	}
+	if g.guard.own == nil {
+		g.guard.own = interfaceAddrs
+	}
+	g.ctx, g.stop = context.WithCancel(context.Background())
+	g.resolver = newResolver(g.ctx, o)
+	return g, nil
 }
 
 // Close ends all sessions, and waits for them.
-func (g *Gateway) Close() error { return nil }
+func (g *Gateway) Close() error {
+	g.mu.Lock()
+	g.closed = true
+	sessions := slices.Collect(maps.Keys(g.sessions))
+	g.mu.Unlock()
+	g.stop()
+	for _, s := range sessions {
+		_ = s.Close() // it never fails
+	}
+	g.resolver.wait()
+	return nil
+}
 
 // SessionOptions describe the way out of one sandbox.
 type SessionOptions struct {
@@ -109,25 +156,3 @@ type SecretValue struct {
 	Hosts       []string // NAME or *.NAME, with :PORT where that is not 443
 	In          []cove.SecretPlace
 }
-
-// Session is the way out of one sandbox. Its methods may be called concurrently.
-type Session struct{ o SessionOptions }
-
-// Open begins a session. A gateway that is closed returns one that is closed as well.
-func (g *Gateway) Open(o SessionOptions) *Session { return &Session{o: o} }
-
-// SetRules replaces the policy and closes the connections that it does not allow.
-func (s *Session) SetRules(r *Rules) {}
-
-// Status returns what has passed so far; its Network is empty.
-func (s *Session) Status() cove.NetworkStatus { return cove.NetworkStatus{} }
-
-// Log returns the events after the one with that number, of the last 4096; 0 is from the
-// beginning. lost says that there were others, which are gone. changed is closed when
-// there is more.
-func (s *Session) Log(after uint64) (events []cove.NetworkEvent, lost bool, changed <-chan struct{}) {
-	return nil, false, nil
-}
-
-// Close ends every connection and waits for that.
-func (s *Session) Close() error { return nil }

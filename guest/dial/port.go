@@ -105,6 +105,10 @@ func (s *streamConn) Read(p []byte) (int, error) {
 	return s.Conn.Read(p)
 }
 
+// Bare returns the connection beneath, which the standard library and others can hand to
+// the kernel whole, if nothing is left that was read ahead of it.
+func (s *streamConn) Bare() (net.Conn, bool) { return s.Conn, len(s.early) == 0 }
+
 // CloseWrite tells the peer that no more will come.
 func (s *streamConn) CloseWrite() error {
 	half, ok := s.Conn.(interface{ CloseWrite() error })

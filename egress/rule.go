@@ -1,0 +1,220 @@
+package egress
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// kind is what a rule is about.
+type kind int
+
+const (
+	wholeName kind = iota // pypi.org
+	belowName             // *.example.org
+	addresses             // 203.0.113.0/24
+	peer                  // sandbox:db:5432
+)
+
+// rule is one line of a policy.
+type rule struct {
+	text   string // as it was written
+	kind   kind
+	name   string // of names, without "*."; of a peer, the other sandbox's
+	prefix netip.Prefix
+	ports  []portRange // not empty
+}
+
+// portRange are ports, both ends included.
+type portRange struct{ from, to int }
+
+var (
+	webPorts = []portRange{{80, 80}, {443, 443}}
+	allPorts = []portRange{{1, 65535}}
+)
+
+// flaw is what is wrong with a rule, and what to write instead.
+type flaw struct{ text, hint string }
+
+// has says whether the rule is about this port.
+func (r *rule) has(port int) bool {
+	for _, p := range r.ports {
+		if p.from <= port && port <= p.to {
+			return true
+		}
+	}
+	return false
+}
+
+// named says that the rule names one host or address, and not whatever is below a name:
+// where the operator opened private addresses, it may lead there.
+func (r *rule) named() bool { return r.kind == wholeName || r.kind == addresses }
+
+// covers says that r matches all that other does.
+func (r *rule) covers(other *rule) bool {
+	switch {
+	case r.kind == addresses && other.kind == addresses:
+		if r.prefix.Bits() > other.prefix.Bits() || !r.prefix.Contains(other.prefix.Addr()) {
+			return false
+		}
+	case r.kind == belowName && (other.kind == wholeName || other.kind == belowName):
+		if !strings.HasSuffix(other.name, "."+r.name) && !(other.kind == belowName && other.name == r.name) {
+			return false
+		}
+	case r.kind != other.kind || r.name != other.name || r.prefix != other.prefix:
+		return false
+	}
+	return coverAll(r.ports, other.ports)
+}
+
+// coverAll says that each port of need is in one of have.
+func coverAll(have, need []portRange) bool {
+	for _, want := range need {
+		for port := want.from; port <= want.to; {
+			next := port
+			for _, p := range have {
+				if p.from <= port && port <= p.to {
+					next = max(next, p.to+1)
+				}
+			}
+			if next == port {
+				return false
+			}
+			port = next
+		}
+	}
+	return true
+}
+
+// isPreset says whether a rule is a word that stands for others.
+func isPreset(text string) bool {
+	return text != "" && !strings.ContainsAny(text, ".:/*[] ")
+}
+
+// parseRule reads a rule that is not a preset. defaults are its ports where it has none.
+func parseRule(text string, defaults []portRange) (rule, *flaw) {
+	r := rule{text: text, ports: defaults}
+	if rest, ok := strings.CutPrefix(text, "sandbox:"); ok {
+		return parsePeer(r, rest)
+	}
+	if strings.Contains(text, "://") {
+		return r, &flaw{"is a URL", "write the name alone, as in pypi.org or pypi.org:8443"}
+	}
+	host, ports, hasPorts := strings.Cut(text, ":")
+	if strings.HasPrefix(text, "[") || strings.Contains(ports, ":") {
+		host, ports, hasPorts = cutIPv6(text)
+	}
+	if hasPorts {
+		var problem *flaw
+		if r.ports, problem = parsePorts(ports); problem != nil {
+			return r, problem
+		}
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		r.kind, r.prefix = addresses, netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen())
+		return r, nil
+	}
+	if strings.Contains(host, "/") {
+		return parseRange(r, host)
+	}
+	return parseName(r, host)
+}
+
+// cutIPv6 takes the ports from an address with colons of its own, in brackets.
+func cutIPv6(text string) (host, ports string, hasPorts bool) {
+	inside, ok := strings.CutPrefix(text, "[")
+	if !ok {
+		return text, "", false
+	}
+	host, rest, _ := strings.Cut(inside, "]")
+	bits, ports, hasPorts := strings.Cut(rest, ":")
+	return host + bits, ports, hasPorts
+}
+
+// parsePeer reads NAME:PORT of another sandbox.
+func parsePeer(r rule, text string) (rule, *flaw) {
+	const hint = "write the sandbox's name and one of its ports, as in sandbox:db:5432"
+	name, ports, ok := strings.Cut(text, ":")
+	if !ok {
+		return r, &flaw{"names no port", hint}
+	}
+	clean, err := cleanName(name + peerSuffix)
+	if err != nil || clean != name+peerSuffix || strings.Contains(name, ".") {
+		return r, &flaw{"does not have the name of a sandbox", hint}
+	}
+	var problem *flaw
+	r.kind, r.name = peer, name
+	r.ports, problem = parsePorts(ports)
+	return r, problem
+}
+
+// parseRange reads a CIDR.
+func parseRange(r rule, text string) (rule, *flaw) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return r, &flaw{"is neither a name nor a range of addresses",
+			"write a range as in 203.0.113.0/24; for paths of a name there are request rules"}
+	}
+	if prefix.Addr().Is4In6() {
+		return r, &flaw{"is a range of IPv4 addresses in the form of IPv6", "write it as IPv4, as in 203.0.113.0/24"}
+	}
+	if prefix != prefix.Masked() {
+		return r, &flaw{"has bits set beyond its length", "write " + prefix.Masked().String()}
+	}
+	r.kind, r.prefix = addresses, prefix
+	return r, nil
+}
+
+// parseName reads NAME or *.NAME.
+func parseName(r rule, text string) (rule, *flaw) {
+	if text == "*" || text == "**" || text == "*.*" {
+		return r, &flaw{"would allow every name", "use --network open for all public addresses, or list names"}
+	}
+	name, below := strings.CutPrefix(text, "*.")
+	if strings.Contains(name, "*") {
+		return r, &flaw{"has a * elsewhere than as its first part", "write *.example.org for all names below example.org"}
+	}
+	clean, err := asciiName(name)
+	switch {
+	case err == errNameNumber:
+		return r, &flaw{"ends in a number, but is no address", "write an address as four decimal numbers, as in 203.0.113.7"}
+	case err != nil:
+		return r, &flaw{err.Error(), "write a host's name, as in pypi.org or *.example.org"}
+	case !below && !strings.Contains(text, "."):
+		return r, &flaw{"is a name without a dot",
+			fmt.Sprintf("for a host of that name add a dot, as in %s.; a preset, as pip, has ports of its own", clean)}
+	case strings.HasSuffix("."+clean, peerSuffix):
+		return r, &flaw{"is the name of a sandbox", "write sandbox:NAME:PORT"}
+	}
+	r.name = clean
+	if below {
+		r.kind = belowName
+	}
+	return r, nil
+}
+
+// parsePorts reads PORT, FROM-TO or *.
+func parsePorts(text string) ([]portRange, *flaw) {
+	bad := &flaw{"has no such port", "write one port, as in :443, some, as in :5000-5010, or all, as in :*"}
+	if text == "*" {
+		return allPorts, nil
+	}
+	from, to, isRange := strings.Cut(text, "-")
+	if !isRange {
+		to = from
+	}
+	first, ok1 := parsePort(from)
+	last, ok2 := parsePort(to)
+	if !ok1 || !ok2 || first > last {
+		return nil, bad
+	}
+	return []portRange{{first, last}}, nil
+}
+
+// parsePort reads a port in its one canonical spelling: others, such as +80 and 0080, are
+// how a check and what it guards come to disagree.
+func parsePort(text string) (int, bool) {
+	port, err := strconv.Atoi(text)
+	return port, err == nil && port >= 1 && port <= 65535 && strconv.Itoa(port) == text
+}
