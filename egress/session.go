@@ -18,14 +18,14 @@ import (
 
 // Bounds of what one sandbox may ask at the same time, and how fast.
 const (
-	maxWaiting  = 16 // spare streams on which nothing is asked yet
-	maxLookups  = 16 // that are under way
-	maxAsking   = 64 // streams on which something was asked, and is no connection yet
-	askRate     = 4000
-	askBurst    = 1000
-	calmAfter   = 2 * time.Second // without a shortage of spares, fewer are kept
-	shortPause  = 50 * time.Millisecond
-	longPause   = 5 * time.Second
+	maxWaiting = 16 // spare streams on which nothing is asked yet
+	maxLookups = 16 // that are under way
+	maxAsking  = 64 // streams on which something was asked, and is no connection yet
+	askRate    = 4000
+	askBurst   = 1000
+	calmAfter  = 2 * time.Second // without a shortage of spares, fewer are kept
+	shortPause = 50 * time.Millisecond
+	longPause  = 5 * time.Second
 )
 
 var (
