@@ -299,7 +299,7 @@ func (s *Sandbox) clear(ctx context.Context) error {
 		err = s.removeUnattached(ctx)
 	}
 	if err != nil {
-		return err
+		return driver.Full(err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -38,6 +38,14 @@ func engineProgram(t *testing.T) string {
 // startEngine starts it.
 func startEngine(t *testing.T) *realEngine {
 	t.Helper()
+	e := placeEngine(t)
+	e.start()
+	return e
+}
+
+// placeEngine makes what it needs to start.
+func placeEngine(t *testing.T) *realEngine {
+	t.Helper()
 	program := engineProgram(t)
 	dir, err := os.MkdirTemp("", "ctd") // short: a socket's path has 108 bytes
 	if err != nil {
@@ -49,7 +57,6 @@ func startEngine(t *testing.T) *realEngine {
 		t.Fatal(err)
 	}
 	e := &realEngine{t: t, dir: dir, program: program}
-	e.start()
 	t.Cleanup(func() {
 		e.stop()
 		if err := os.RemoveAll(dir); err != nil {

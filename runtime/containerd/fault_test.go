@@ -117,7 +117,7 @@ func TestT91ARestartInTheMiddleLeavesNothing(t *testing.T) {
 			<-begun
 		}
 		time.Sleep(time.Duration(50*(round+1)) * time.Millisecond) // into another part of the work each time
-		e.stop()
+		e.kill()
 		e.start()
 		group.Wait()
 	}

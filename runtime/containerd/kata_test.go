@@ -196,9 +196,9 @@ func TestAnEnginesLongErrorIsShortened(t *testing.T) {
 	}
 }
 
-// TestT08LeakedContainersOfAKilledDaemonAreSweptByTheirLabel has an engine full of them,
+// TestT87LeakedContainersOfAKilledDaemonAreSweptByTheirLabel has an engine full of them,
 // and of others'.
-func TestT08LeakedContainersOfAKilledDaemonAreSweptByTheirLabel(t *testing.T) {
+func TestT87LeakedContainersOfAKilledDaemonAreSweptByTheirLabel(t *testing.T) {
 	e := newFakeEngine(t)
 	d := kataDriver(t, e)
 	const leaked, foreign = 300, 30

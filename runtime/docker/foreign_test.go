@@ -9,14 +9,17 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/moby/moby/client"
+
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial"
 	"github.com/covehq/cove/sandbox/driver/bind"
+	"github.com/covehq/cove/sandbox/drivertest"
 )
 
 func TestT08ForeignContainersAreNeverTouched(t *testing.T) {
@@ -47,30 +50,95 @@ func TestT08ForeignContainersAreNeverTouched(t *testing.T) {
 	}
 }
 
-// leakVariable says how many leaked containers the sweep is tested with.
-const leakVariable = "COVE_TEST_LEAKED"
-
-func TestT09TheContainersOfAKilledDaemonAreSwept(t *testing.T) {
-	d := anyEngine(t)
-	count, err := strconv.Atoi(os.Getenv(leakVariable))
+func TestT87TheContainersOfAKilledDaemonAreSwept(t *testing.T) {
+	t.Parallel()
+	e := newDaemon(t)
+	d := e.driver(t, "docker")
+	const leaked, running, makers = 300, 4, 4
+	for i := range running {
+		m, err := d.Create(t.Context(), fmt.Sprintf("runs%d", i), spec())
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.(*machine).release() // as a process does that ends
+	}
+	other := e.driver(t, "docker:gvisor")
+	stays, err := other.Create(t.Context(), "runs0x", spec())
 	if err != nil {
-		count = 12
+		t.Fatal(err)
 	}
-	for i := range count {
-		id := fmt.Sprintf("leaked%d", i)
-		bare(t, d, containerName(id), d.labels(id))
+	talk := drivertest.StartTalk(t, stays)
+	foreign := bare(t, d, "somebody-s", nil)
+	var making sync.WaitGroup
+	for maker := range makers {
+		making.Go(func() {
+			for i := running + maker; i < leaked; i += makers {
+				id := fmt.Sprintf("leaked%d", i)
+				bare(t, d, containerName(id), d.labels(id))
+			}
+		})
 	}
-	ids, err := d.List(t.Context())
-	if err != nil || len(ids) != count {
-		t.Fatalf("list: got %d and %v, want %d", len(ids), err, count)
+	making.Wait()
+	again := e.driver(t, "docker")
+	ids, err := again.List(t.Context())
+	if err != nil || len(ids) != leaked {
+		t.Fatalf("list: got %d and %v, want %d", len(ids), err, leaked)
 	}
 	for _, id := range ids {
-		if err := d.Remove(t.Context(), id); err != nil {
+		if err := again.Remove(t.Context(), id); err != nil {
 			t.Errorf("remove %s: %v", id, err)
 		}
 	}
-	if ids, err := d.List(t.Context()); err != nil || len(ids) > 0 {
-		t.Errorf("left: %v, %v; want nothing", ids, err)
+	talk.GoesOn(t, "of another runtime")
+	if _, err := d.stateOf(t.Context(), foreign); err != nil {
+		t.Errorf("somebody's container: %v, want it untouched", err)
+	}
+	if err := stays.Destroy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	e.swept(t, "docker", "docker:gvisor")
+}
+
+func TestT09TheLabelsOfAnImageAreNothing(t *testing.T) {
+	d := anyEngine(t)
+	changes := []string{
+		"LABEL " + labelSandbox + "=other " + labelInstance + "=other " + labelRuntime + "=other",
+		"LABEL dev.gvisor.spec.mount.x.type=bind dev.gvisor.flag.host-uds=all io.kubernetes.cri.container-type=sandbox",
+		"USER nobody", `ENTRYPOINT ["/none"]`,
+	}
+	for i := range 500 {
+		changes = append(changes, fmt.Sprintf("LABEL label%d=x", i))
+	}
+	s := spec()
+	s.Image = importImage(t, d, "cove-test/labelled", "", changes...)
+	m, err := d.Create(t.Context(), "labelled", s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := m.Destroy(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	ours, err := d.containers(t.Context(), "labelled")
+	if err != nil || len(ours) != 1 {
+		t.Fatalf("containers: got %d and %v, want the one of this sandbox", len(ours), err)
+	}
+	if ids, err := d.List(t.Context()); err != nil || !slices.Equal(ids, []string{"labelled"}) {
+		t.Errorf("list: got %v, %v; want what it is called here", ids, err)
+	}
+	err = d.engine.call(t.Context(), func(ctx context.Context, c *client.Client) error {
+		found, err := c.ContainerInspect(ctx, ours[0].ID, client.ContainerInspectOptions{})
+		if err != nil {
+			return err
+		}
+		if config := found.Container.HostConfig; len(config.Annotations) > 0 || config.Privileged || !slices.Contains(config.SecurityOpt, "no-new-privileges") {
+			t.Errorf("the container has annotations %v, privileged %v, %.100v", config.Annotations, config.Privileged, config.SecurityOpt)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }
 

@@ -34,7 +34,7 @@ func shellImage(t *testing.T, d *Driver) string {
 }
 
 // importImage imports an image of a few files, with a program of this machine as its shell.
-func importImage(t *testing.T, d *Driver, repository, shell string) string {
+func importImage(t *testing.T, d *Driver, repository, shell string, changes ...string) string {
 	t.Helper()
 	const passwd = "root:x:0:0::/root:/bin/sh\n"
 	var archive bytes.Buffer
@@ -66,7 +66,7 @@ func importImage(t *testing.T, d *Driver, repository, shell string) string {
 	name := repository + ":1"
 	err := d.engine.call(t.Context(), func(ctx context.Context, c *client.Client) error {
 		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, repository, client.ImageImportOptions{
-			Tag: "1", Changes: []string{"ENV GREETING=hello", "ENV GOMEMLIMIT=1", "VOLUME /kept", "WORKDIR /work", "EXPOSE 80", `CMD ["/nothing"]`},
+			Tag: "1", Changes: append([]string{"ENV GREETING=hello", "ENV GOMEMLIMIT=1", "VOLUME /kept", "WORKDIR /work", "EXPOSE 80", `CMD ["/nothing"]`}, changes...),
 		})
 		if err != nil {
 			return err
