@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ type Process struct {
 	PID     int
 	Started uint64 // clock ticks after boot; with the pid it names a process for ever
 	file    *os.File
+	closed  atomic.Bool
 }
 
 // Open holds the process pid. If started is not 0, that process must have begun then.
@@ -40,17 +42,21 @@ func Open(pid int, started uint64) (*Process, error) {
 	return p, nil
 }
 
-// Wait returns when the process is dead, or the descriptor closed.
+// Wait returns when the process is dead, or with os.ErrClosed after Close.
 func (p *Process) Wait() error {
 	raw, err := p.file.SyscallConn()
 	if err != nil {
 		return err
 	}
-	return raw.Read(func(fd uintptr) bool {
+	err = raw.Read(func(fd uintptr) bool {
 		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		n, err := unix.Poll(poll, 0)
 		return err != nil && err != unix.EINTR || n > 0
 	})
+	if err != nil && p.closed.Load() { // in words of package os's own, which it does not export
+		return os.ErrClosed
+	}
+	return err
 }
 
 // Alive reports whether the process has not ended.
@@ -154,7 +160,10 @@ func ReadStat(pid int) (Stat, error) {
 }
 
 // Close lets go of the process. Wait returns.
-func (p *Process) Close() error { return p.file.Close() }
+func (p *Process) Close() error {
+	p.closed.Store(true)
+	return p.file.Close()
+}
 
 // BootID names this run of the host's kernel: a pid means nothing in another one.
 func BootID() string {
