@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -17,6 +16,7 @@ import (
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -38,11 +38,7 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 	if err == nil {
 		return machine, nil
 	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-	defer cancel()
-	if failed := d.Remove(clean, id); failed != nil {
-		d.log.Error("a sandbox that did not come up was not removed whole", "id", id, "error", failed)
-	}
+	life.Undo(ctx, d.log, id, removeTimeout, d.Remove)
 	return nil, err
 }
 
@@ -152,7 +148,7 @@ func (d *Driver) boot(ctx context.Context, id string, config *specs.Spec, rootfs
 	if err := m.connect(ctx, stdio); err != nil {
 		return nil, err
 	}
-	return m, m.ready(ctx)
+	return m, life.Ready(ctx, m.Dial, m.End)
 }
 
 // withComplaint adds what the first process said last, should it have said anything.
@@ -193,12 +189,3 @@ type socketLink struct{ agent.Socket }
 
 // Close implements link.
 func (socketLink) Close() {}
-
-// ready returns when the agent answers.
-func (m *machine) ready(ctx context.Context) error {
-	err := agent.Ready(ctx, m.Dial, m.gone)
-	if errors.Is(err, agent.ErrGone) {
-		return fmt.Errorf("the sandbox ended at its start: %s", m.exit.Message)
-	}
-	return err
-}

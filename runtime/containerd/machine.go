@@ -3,7 +3,6 @@ package containerd
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,10 +12,10 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -24,6 +23,7 @@ import (
 // machine is one running sandbox. On the host's kernel and on gVisor's it is watched by its
 // first process on the host, so that it needs no engine once it runs.
 type machine struct {
+	*life.End
 	driver *Driver
 	id     string
 	first  *process.Process // nil where the engine alone knows
@@ -33,14 +33,11 @@ type machine struct {
 	background sync.WaitGroup
 	stop       context.CancelFunc // ends watchTask
 	overLimit  atomic.Bool
-	gone       chan struct{}
-	exit       driver.Exit // set when gone is closed
 
 	linkMu sync.Mutex
 	link   link // nil: not yet, or no more
 
-	mu        sync.Mutex
-	destroyed bool
+	destroyed life.Once
 }
 
 // handle is what finds the sandbox after a restart of the daemon.
@@ -57,7 +54,7 @@ const handleVersion = 1
 // machine makes the handle on a sandbox whose first process is there, and watches it.
 func (d *Driver) machine(id string, known handle) (*machine, error) {
 	ctx, stop := context.WithCancel(context.Background())
-	m := &machine{driver: d, id: id, known: known, stop: stop, gone: make(chan struct{})}
+	m := &machine{driver: d, id: id, known: known, stop: stop, End: life.NewEnd()}
 	if !d.watchable(id, known.PID) {
 		m.background.Go(func() { m.watchTask(ctx) })
 		return m, nil
@@ -123,12 +120,8 @@ func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
 		return nil, cove.Gone
 	}
 	conn, err := link.Dial(ctx)
-	select { // the error of a link that broke with the sandbox
-	case <-m.gone:
-		if err != nil {
-			return nil, cove.Gone
-		}
-	default:
+	if err != nil && m.Over() { // the link broke with the sandbox
+		return nil, cove.Gone
 	}
 	return conn, err
 }
@@ -141,10 +134,9 @@ func (m *machine) connect(ctx context.Context, stdio *pipes) error {
 	}
 	m.linkMu.Lock()
 	defer m.linkMu.Unlock()
-	select {
-	case <-m.gone:
+	if m.Over() {
 		link.Close()
-	default:
+	} else {
 		m.link = link
 	}
 	return nil
@@ -160,21 +152,9 @@ func (m *machine) disconnect() {
 	}
 }
 
-// Wait implements driver.Machine.
-func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {
-	select {
-	case <-m.gone:
-		return m.exit, nil
-	case <-ctx.Done():
-		return driver.Exit{}, ctx.Err()
-	}
-}
-
 // watchProcess waits for the end and finds out why, before anything is cleared.
 func (m *machine) watchProcess() {
-	if err := m.first.Wait(); err != nil && !errors.Is(err, os.ErrClosed) {
-		m.driver.log.Error("lost sight of a sandbox's process", "id", m.id, "error", err)
-	}
+	life.Outlive(m.first, m.driver.log, m.id)
 	status, err := m.driver.waitTask(context.Background(), m.id, statusTimeout)
 	m.end(m.reason(status, err == nil))
 }
@@ -205,25 +185,21 @@ func (m *machine) watchTask(ctx context.Context) {
 
 // end makes the end known. It is called once, by the watch.
 func (m *machine) end(exit driver.Exit) {
-	m.exit = exit
 	if m.oom != nil {
 		m.oom.Close() // ends watchMemory
 	}
-	close(m.gone)
+	m.Come(exit)
 	m.disconnect()
 }
 
 func (m *machine) reason(status uint32, known bool) driver.Exit {
-	const signalled = 128 // what shims add to a signal's number
 	switch {
 	case m.overLimit.Load() || m.driver.cgroups.OOMKills(m.id) > 0:
-		return driver.Exit{Reason: cove.ReasonOOM, Message: fmt.Sprintf("out of memory: it used more than its limit of %s", m.known.Memory)}
-	case known && status > signalled && status < signalled+65:
-		return driver.Exit{Reason: cove.ReasonKilled, Message: "its first process was ended by " + unix.SignalName(unix.Signal(status-signalled))}
+		return life.OutOfMemory(m.known.Memory)
 	case known:
-		return driver.Exit{Reason: cove.ReasonExited, Message: fmt.Sprintf("its first process ended with code %d", status)}
+		return life.ByCode(int(status))
 	}
-	return driver.Exit{Reason: cove.ReasonKilled, Message: "its first process was ended from outside"}
+	return life.FromOutside()
 }
 
 // watchMemory ends the sandbox when it breaches its memory limit, so that a breach means
@@ -237,27 +213,19 @@ func (m *machine) watchMemory() {
 
 // Destroy implements driver.Machine.
 func (m *machine) Destroy(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.destroyed {
-		return nil
-	}
-	m.disconnect()
-	if m.first != nil { // also without the engine
-		m.first.Kill()
-		select {
-		case <-m.gone:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(5 * time.Second): // a process in uninterruptible sleep; the cgroup holds it
+	return m.destroyed.Do(func() error {
+		m.disconnect()
+		if m.first != nil { // also without the engine
+			if err := life.Kill(ctx, m.first, m.End); err != nil { // what is stuck, the cgroup holds
+				return err
+			}
 		}
-	}
-	if err := m.driver.clear(ctx, m.id); err != nil {
-		return err
-	}
-	m.release()
-	m.destroyed = true
-	return nil
+		if err := m.driver.clear(ctx, m.id); err != nil {
+			return err
+		}
+		m.release()
+		return nil
+	})
 }
 
 // release ends the background work of a machine that is dead or given up.

@@ -12,10 +12,8 @@ func (m *machine) Stats(ctx context.Context) (*cove.Stats, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	select {
-	case <-m.gone:
+	if m.Over() {
 		return nil, cove.Gone
-	default:
 	}
 	return bundle.Usage{
 		Kernel: m.driver.variant.kernel, Cgroups: m.driver.cgroups, ID: m.id, Bundle: m.driver.bundle(m.id),

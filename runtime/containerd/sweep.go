@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -29,14 +29,8 @@ var (
 // Attach implements driver.Driver.
 func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
 	var known handle
-	if err := json.Unmarshal(data, &known); err != nil || !driver.ValidID(id) {
-		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
-	}
-	if known.Version != handleVersion {
-		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
-	}
-	if known.Boot != process.BootID() {
-		return nil, cove.NotFound
+	if err := life.ReadHandle(id, data, handleVersion, &known); err != nil {
+		return nil, err
 	}
 	if err := d.running(ctx, id, known); err != nil {
 		return nil, err
@@ -46,7 +40,7 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 		return nil, cove.NotFound
 	}
 	if err = m.connect(ctx, nil); err == nil {
-		err = m.ready(ctx)
+		err = life.Ready(ctx, m.Dial, m.End)
 	}
 	if err != nil {
 		m.release()
@@ -57,18 +51,17 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 
 // running returns nil for a sandbox that runs, and cove.NotFound for one that does not.
 func (d *Driver) running(ctx context.Context, id string, known handle) error {
-	if d.variant.reach == byStdio {
-		alive, err := d.taskRuns(ctx, id)
-		if err == nil && !alive || errdefs.IsNotFound(err) {
-			return cove.NotFound
-		}
-		return err
+	if d.variant.reach != byStdio {
+		return life.Find(known.Boot, known.PID, known.Started)
 	}
-	first, err := process.Open(known.PID, known.Started)
-	if err != nil { // dead, or another process has its pid by now
+	if known.Boot != process.BootID() {
 		return cove.NotFound
 	}
-	return first.Close()
+	alive, err := d.taskRuns(ctx, id)
+	if err == nil && !alive || errdefs.IsNotFound(err) {
+		return cove.NotFound
+	}
+	return err
 }
 
 // List implements driver.Lister. What is on the host is listed also where the engine does

@@ -18,6 +18,7 @@ import (
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -72,11 +73,7 @@ func (d *Driver) attempt(ctx context.Context, id string, spec *cove.Spec, f *fac
 	if err == nil {
 		return machine, nil
 	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-	defer cancel()
-	if failed := d.Remove(clean, id); failed != nil {
-		d.log.Error("a sandbox that did not come up was not removed whole", "id", id, "error", failed)
-	}
+	life.Undo(ctx, d.log, id, removeTimeout, d.Remove)
 	return nil, err
 }
 
@@ -202,7 +199,7 @@ func (d *Driver) bringUp(ctx context.Context, id string, known handle, f *facts,
 			return nil, d.why(ctx, known.Container, fmt.Errorf("disk: %w", err), stdio)
 		}
 	}
-	if err := agent.Ready(ctx, m.Dial, m.gone); err != nil {
+	if err := agent.Ready(ctx, m.Dial, m.Gone()); err != nil {
 		m.release()
 		return nil, d.why(ctx, known.Container, err, stdio)
 	}

@@ -12,14 +12,13 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/moby/moby/api/types/container"
-	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/runtime/internal/cgroup"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -27,6 +26,7 @@ import (
 // machine is one running sandbox. One on this machine is watched by its first process, so
 // that its end is seen also while the engine is away.
 type machine struct {
+	*life.End
 	driver *Driver
 	id     string
 	facts  *facts
@@ -40,11 +40,7 @@ type machine struct {
 	background sync.WaitGroup
 	stop       context.CancelFunc // ends the watches that ask the engine
 	breach     atomic.Pointer[driver.Exit]
-	gone       chan struct{}
-	exit       driver.Exit // set when gone is closed
-
-	mu        sync.Mutex
-	destroyed bool
+	destroyed  life.Once
 }
 
 var (
@@ -70,7 +66,7 @@ const handleVersion = 1
 // caller's to set.
 func (d *Driver) machine(id string, known handle, f *facts) (*machine, error) {
 	ctx, stop := context.WithCancel(context.Background())
-	m := &machine{driver: d, id: id, facts: f, known: known, stop: stop, gone: make(chan struct{})}
+	m := &machine{driver: d, id: id, facts: f, known: known, stop: stop, End: life.NewEnd()}
 	if f.near {
 		if err := m.hold(); err != nil {
 			stop()
@@ -161,86 +157,53 @@ func (m *machine) Handle() []byte {
 
 // Dial implements driver.Machine.
 func (m *machine) Dial(ctx context.Context) (net.Conn, error) {
-	select {
-	case <-m.gone:
+	if m.Over() {
 		return nil, cove.Gone
-	default:
 	}
 	conn, err := m.link.Dial(ctx)
-	if err != nil {
-		select { // the error of a link that broke with the sandbox
-		case <-m.gone:
-			return nil, cove.Gone
-		default:
-		}
+	if err != nil && m.Over() { // the link broke with the sandbox
+		return nil, cove.Gone
 	}
 	return conn, err
 }
 
-// Wait implements driver.Machine.
-func (m *machine) Wait(ctx context.Context) (driver.Exit, error) {
-	select {
-	case <-m.gone:
-		return m.exit, nil
-	case <-ctx.Done():
-		return driver.Exit{}, ctx.Err()
-	}
-}
-
 // end makes the end known. It is called once, by the watch.
 func (m *machine) end(exit driver.Exit) {
-	m.exit = exit
 	if m.oom != nil {
 		m.oom.Close() // ends watchMemory
 	}
-	close(m.gone)
+	m.Come(exit)
 }
 
 // reason says why a sandbox ended of which the engine knows state, or nil.
 func (m *machine) reason(state *container.State) driver.Exit {
-	const signalled = 128 // what is added to a signal's number
 	if breach := m.breach.Load(); breach != nil {
 		return *breach
 	}
 	if state != nil && state.OOMKilled || m.group != "" && m.groups.OOMKills(m.group) > 0 {
-		return m.outOfMemory()
+		return life.OutOfMemory(m.known.Memory)
 	}
-	switch {
-	case state == nil:
-		return driver.Exit{Reason: cove.ReasonKilled, Message: "its first process was ended from outside"}
-	case state.ExitCode > signalled && state.ExitCode < signalled+65:
-		return driver.Exit{Reason: cove.ReasonKilled, Message: "its first process was ended by " + unix.SignalName(unix.Signal(state.ExitCode-signalled))}
+	if state == nil {
+		return life.FromOutside()
 	}
-	return driver.Exit{Reason: cove.ReasonExited, Message: fmt.Sprintf("its first process ended with code %d", state.ExitCode)}
-}
-
-func (m *machine) outOfMemory() driver.Exit {
-	return driver.Exit{Reason: cove.ReasonOOM, Message: fmt.Sprintf("out of memory: it used more than its limit of %s", m.known.Memory)}
+	return life.ByCode(state.ExitCode)
 }
 
 // Destroy implements driver.Machine.
 func (m *machine) Destroy(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.destroyed {
-		return nil
-	}
-	m.link.Close()
-	if m.first != nil { // also without the engine
-		m.first.Kill()
-		select {
-		case <-m.gone:
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(5 * time.Second): // a process in uninterruptible sleep
+	return m.destroyed.Do(func() error {
+		m.link.Close()
+		if m.first != nil { // also without the engine
+			if err := life.Kill(ctx, m.first, m.End); err != nil {
+				return err
+			}
 		}
-	}
-	if err := m.driver.clear(ctx, m.id); err != nil {
-		return err
-	}
-	m.release()
-	m.destroyed = true
-	return nil
+		if err := m.driver.clear(ctx, m.id); err != nil {
+			return err
+		}
+		m.release()
+		return nil
+	})
 }
 
 // release ends the background work of a machine that is dead or given up.

@@ -2,7 +2,6 @@ package docker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -16,7 +15,7 @@ import (
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/bundle"
-	"github.com/covehq/cove/runtime/internal/process"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -24,11 +23,11 @@ import (
 // that it does not matter whether the engine runs.
 func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
 	var known handle
-	if err := json.Unmarshal(data, &known); err != nil || !driver.ValidID(id) || known.Version != 0 && !validContainer.MatchString(known.Container) {
-		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
+	if err := life.ReadHandle(id, data, handleVersion, &known); err != nil {
+		return nil, err
 	}
-	if known.Version != handleVersion {
-		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
+	if !validContainer.MatchString(known.Container) {
+		return nil, life.Foreign(id)
 	}
 	f, err := d.facts(ctx)
 	if errors.Is(err, cove.Unavailable) && known.Direct && os.Geteuid() == 0 {
@@ -51,7 +50,7 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 		return nil, err
 	}
 	m.link = d.linkOf(m, nil)
-	if err := agent.Ready(ctx, m.Dial, m.gone); err != nil {
+	if err := agent.Ready(ctx, m.Dial, m.Gone()); err != nil {
 		m.release()
 		if errors.Is(err, agent.ErrGone) {
 			return nil, cove.NotFound
@@ -64,14 +63,7 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 // alive returns an error that is cove.NotFound for a sandbox that has ended.
 func (d *Driver) alive(ctx context.Context, known handle, f *facts) error {
 	if f.near {
-		if known.Boot != process.BootID() {
-			return cove.NotFound
-		}
-		first, err := process.Open(known.PID, known.Started)
-		if err != nil { // dead, or another process has its pid by now
-			return cove.NotFound
-		}
-		return first.Close()
+		return life.Find(known.Boot, known.PID, known.Started)
 	}
 	state, err := d.stateOf(ctx, known.Container)
 	switch {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -12,6 +11,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -28,9 +28,7 @@ const (
 
 // watchProcess waits for the end and finds out why.
 func (m *machine) watchProcess() {
-	if err := m.first.Wait(); err != nil && !errors.Is(err, os.ErrClosed) {
-		m.driver.log.Error("lost sight of a sandbox's process", "id", m.id, "error", err)
-	}
+	life.Outlive(m.first, m.driver.log, m.id)
 	m.end(m.reason(m.lastState()))
 }
 
@@ -58,7 +56,7 @@ func (m *machine) lastState() *container.State {
 // the same on every runtime and is never half a sandbox.
 func (m *machine) watchMemory() {
 	if m.groups.Breached(m.group, m.oom) {
-		exit := m.outOfMemory()
+		exit := life.OutOfMemory(m.known.Memory)
 		m.breach.Store(&exit)
 		m.first.Kill()
 	}
@@ -105,7 +103,7 @@ func (m *machine) watchEvents(ctx context.Context) {
 			}
 		})
 		if err == nil {
-			m.overstep(ctx, m.outOfMemory())
+			m.overstep(ctx, life.OutOfMemory(m.known.Memory))
 			return
 		}
 		sleep(ctx, time.Second)
@@ -119,7 +117,7 @@ func (m *machine) watchDisk(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		select {
-		case <-m.gone:
+		case <-m.Gone():
 			return
 		case <-ctx.Done():
 			return

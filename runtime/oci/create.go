@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/agent"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -42,11 +42,7 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 	if err == nil {
 		return machine, nil
 	}
-	clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout)
-	defer cancel()
-	if failed := d.Remove(clean, id); failed != nil {
-		d.log.Error("a sandbox that did not come up was not removed whole", "id", id, "error", failed)
-	}
+	life.Undo(ctx, d.log, id, removeTimeout, d.Remove)
 	return nil, err
 }
 
@@ -90,7 +86,7 @@ func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *i
 		door.Close()
 		return nil, err
 	}
-	if err := m.ready(ctx); err != nil {
+	if err := life.Ready(ctx, m.Dial, m.End); err != nil {
 		m.release()
 		return nil, err
 	}
@@ -210,7 +206,7 @@ func (d *Driver) machine(id string, door *agent.Door, known handle, memory cove.
 		first.Close()
 		return nil, fmt.Errorf("memory watch: %w", err)
 	}
-	m := &machine{driver: d, id: id, door: door, process: first, oom: oom, known: known, gone: make(chan struct{})}
+	m := &machine{driver: d, id: id, door: door, process: first, oom: oom, known: known, End: life.NewEnd()}
 	m.background.Go(m.watchProcess)
 	if oom != nil {
 		m.background.Go(m.watchMemory)
@@ -228,13 +224,4 @@ func (d *Driver) watch(id string) (*os.File, error) {
 		return nil, nil
 	}
 	return d.cgroups.WatchOOM(id)
-}
-
-// ready returns when the agent answers.
-func (m *machine) ready(ctx context.Context) error {
-	err := agent.Ready(ctx, m.Dial, m.gone)
-	if errors.Is(err, agent.ErrGone) {
-		return fmt.Errorf("the sandbox ended at its start: %s", m.exit.Message)
-	}
-	return err
 }

@@ -64,7 +64,7 @@ func (m *machine) sampleMemory() {
 	memory := guestMemory{pid: m.process.PID}
 	for {
 		select {
-		case <-m.gone:
+		case <-m.Gone():
 			return
 		case <-ticker.C:
 		}

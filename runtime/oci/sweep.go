@@ -2,7 +2,6 @@ package oci
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,10 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/bundle"
-	"github.com/covehq/cove/runtime/internal/process"
+	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/sandbox/driver"
 )
 
@@ -30,20 +28,12 @@ var (
 // runtime program starts inside, which hands over its standard input and exits.
 func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Machine, error) {
 	var known handle
-	if err := json.Unmarshal(data, &known); err != nil || !driver.ValidID(id) {
-		return nil, cove.Errorf(cove.Invalid, "attach", id, "the handle is not one of this driver's", "")
+	if err := life.ReadHandle(id, data, handleVersion, &known); err != nil {
+		return nil, err
 	}
-	if known.Version != handleVersion {
-		return nil, cove.Errorf(cove.NotSupported, "attach", id, fmt.Sprintf("the handle has version %d", known.Version), "use the release of Cove that made the sandbox, or remove it")
+	if err := life.Find(known.Boot, known.PID, known.Started); err != nil {
+		return nil, err
 	}
-	if known.Boot != process.BootID() {
-		return nil, cove.NotFound
-	}
-	first, err := process.Open(known.PID, known.Started)
-	if err != nil { // dead, or another process has its pid by now
-		return nil, cove.NotFound
-	}
-	first.Close()
 	door, err := d.reach(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("the guest agent was not reached: %w", err)
@@ -53,7 +43,7 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 		door.Close()
 		return nil, err
 	}
-	if err := m.ready(ctx); err != nil {
+	if err := life.Ready(ctx, m.Dial, m.End); err != nil {
 		m.release()
 		return nil, err
 	}
