@@ -113,6 +113,9 @@ func (d *Driver) hostConfig(id string, spec *cove.Spec, f *facts, from *source) 
 			config.SecurityOpt = append(config.SecurityOpt, "seccomp="+profile)
 		}
 	}
+	if f.podman {
+		return config, fitPodman(config, spec, f, d.dir(id))
+	}
 	return config, nil
 }
 

@@ -355,8 +355,8 @@ func (d *Driver) importTree(ctx context.Context, dir, tag string) error {
 			_ = writer.CloseWithError(err)
 			wrote <- err
 		}()
-		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: reader, SourceName: "-"}, hostRepository, client.ImageImportOptions{
-			Tag: tag, Message: "directories of a Cove sandbox",
+		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: reader, SourceName: "-"}, hostRepository+":"+tag, client.ImageImportOptions{
+			Message: "directories of a Cove sandbox", // Podman knows no tag of its own here
 		})
 		if err == nil {
 			err = lastWord(reply)

@@ -65,8 +65,8 @@ func importImage(t *testing.T, d *Driver, repository, shell string, changes ...s
 	}
 	name := repository + ":1"
 	err := d.engine.call(t.Context(), func(ctx context.Context, c *client.Client) error {
-		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, repository, client.ImageImportOptions{
-			Tag: "1", Changes: append([]string{"ENV GREETING=hello", "ENV GOMEMLIMIT=1", "VOLUME /kept", "WORKDIR /work", "EXPOSE 80", `CMD ["/nothing"]`}, changes...),
+		reply, err := c.ImageImport(ctx, client.ImageImportSource{Source: &archive, SourceName: "-"}, name, client.ImageImportOptions{
+			Changes: append([]string{"ENV GREETING=hello", "ENV GOMEMLIMIT=1", "VOLUME /kept", "WORKDIR /work", "EXPOSE 80", `CMD ["/nothing"]`}, changes...),
 		})
 		if err != nil {
 			return err

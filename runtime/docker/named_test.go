@@ -167,8 +167,12 @@ func TestT08AVolumeStaysAsLongAsAnotherContainerHasIt(t *testing.T) {
 	if !hasVolume(t, d, "cove-test-shared") {
 		t.Fatal("the volume of another container is gone")
 	}
-	if ids, err := d.List(t.Context()); err != nil || len(ids) > 0 {
+	// Podman lists it all the same. It is removed in vain then, until it can be.
+	if ids, err := d.List(t.Context()); err != nil || len(ids) > 0 && !f.podman {
 		t.Errorf("list while it is in use: got %v, %v; want nothing", ids, err)
+	}
+	if err := d.Remove(t.Context(), "owner"); err != nil || !hasVolume(t, d, "cove-test-shared") {
+		t.Errorf("remove while it is in use: %v, want the volume to stay", err)
 	}
 	if err := remove(); err != nil {
 		t.Fatal(err)

@@ -114,7 +114,7 @@ func TestOptionsHaveTheirEffectInside(t *testing.T) {
 		options cove.Options
 		check   func(t *testing.T, d *Driver, run func(string) string)
 	}{
-		"privileged has what the engine has, and nothing hidden": {cove.FeaturePrivileged, cove.Options{Privileged: true}, func(t *testing.T, d *Driver, run func(string) string) {
+		"privileged has what the engine has and nothing hidden": {cove.FeaturePrivileged, cove.Options{Privileged: true}, func(t *testing.T, d *Driver, run func(string) string) {
 			f, _ := d.facts(t.Context())
 			for _, set := range []string{"CapBnd", "CapEff"} {
 				if got := mask(t, run(status), set); got != f.bounding&everything {
@@ -134,7 +134,7 @@ func TestOptionsHaveTheirEffectInside(t *testing.T) {
 				t.Errorf("got %q, want no device and no network", got)
 			}
 		}},
-		"devices are there, with their rights": {cove.FeatureDevices, cove.Options{Devices: []string{"/dev/fuse:/dev/given:r"}}, func(t *testing.T, d *Driver, run func(string) string) {
+		"devices are there with their rights": {cove.FeatureDevices, cove.Options{Devices: []string{"/dev/fuse:/dev/given:r"}}, func(t *testing.T, d *Driver, run func(string) string) {
 			// Those that every container has, engines let it write whatever is said here.
 			const use = "stat -c '%F %t %T' /dev/given; { : </dev/given && echo opened; } 2>&1; ( : >/dev/given ) 2>/dev/null || echo refused"
 			if got := run(use); got != "character special file a e5\nopened\nrefused" {

@@ -29,6 +29,10 @@ type facts struct {
 	kernel  bundle.Kernel // what the system calls of its sandboxes meet
 	systemd bool          // makes the engine's cgroups
 
+	// podman says that the engine is Podman, which processes then bounds: see fitPodman.
+	podman    bool
+	processes int64
+
 	// local says that the engine sees the same files as the daemon does, so that it can be
 	// given the agent and directories of this machine by their names.
 	local bool
@@ -76,12 +80,16 @@ func (d *Driver) forget(err error) {
 
 func (d *Driver) look(ctx context.Context) (*facts, error) {
 	var info system.Info
+	var version client.ServerVersionResult
 	err := d.engine.callWithin(ctx, pingTimeout, func(ctx context.Context, c *client.Client) error {
 		if _, err := c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
 			return err
 		}
 		result, err := c.Info(ctx, client.InfoOptions{})
-		info = result.Info
+		if info = result.Info; err != nil {
+			return err
+		}
+		version, err = c.ServerVersion(ctx, client.ServerVersionOptions{})
 		return err
 	})
 	if err != nil {
@@ -101,13 +109,16 @@ func (d *Driver) look(ctx context.Context) (*facts, error) {
 		return nil, unavailable(fmt.Sprintf("the engine has no runtime %s; it has %s", strings.Join(d.runtimes, " or "), strings.Join(slices.Sorted(maps.Keys(info.Runtimes)), ", ")), d.missingHint())
 	}
 	f := &facts{runtime: runtime, kernel: kernelOf(runtime, info.Runtimes[runtime].Path, info.Runtimes[runtime].Type), systemd: info.CgroupDriver == "systemd"}
+	if f.podman = isPodman(version); f.podman {
+		f.processes = processesOf(d.engine.peer(ctx))
+	}
 	f.local, f.near = d.distance(ctx, &info)
 	if f.bounding = ^uint64(0); f.near {
 		f.bounding = boundingOf(d.engine.peer(ctx))
 	}
 	f.quota = f.local && f.kernel == bundle.GvisorKernel && filepath.Base(info.Runtimes[runtime].Path) == "cove-runsc"
 	f.info = driver.Info{
-		Isolation: isolation(f.kernel), Version: versionOf(&info, runtime), Warnings: warnings(&info, f.kernel), Floor: floor,
+		Isolation: isolation(f.kernel), Version: versionOf(&info, f), Warnings: warnings(&info, f), Floor: floor,
 		Controls: d.controls(&info, f), Features: features(f, slices.Contains(info.Runtimes[runtime].Args, "--network=none")),
 	}
 	return f, nil
@@ -163,18 +174,26 @@ func isolation(kernel bundle.Kernel) cove.Isolation {
 }
 
 // versionOf names the engine and its runtime.
-func versionOf(info *system.Info, runtime string) string {
-	version := "docker " + info.ServerVersion
-	if runtime == "runc" && info.RuncCommit.ID != "" {
+func versionOf(info *system.Info, f *facts) string {
+	version := f.engine() + " " + info.ServerVersion
+	if f.runtime == "runc" && info.RuncCommit.ID != "" {
 		return version + ", runc " + info.RuncCommit.ID
 	}
-	return version + ", " + runtime
+	return version + ", " + filepath.Base(f.runtime)
+}
+
+// engine names what speaks the engine's API.
+func (f *facts) engine() string {
+	if f.podman {
+		return "podman"
+	}
+	return "docker"
 }
 
 // warnings are about known vulnerabilities, and about an engine that anybody may use.
-func warnings(info *system.Info, kernel bundle.Kernel) []string {
-	found := advisory.Of("docker", info.ServerVersion)
-	if kernel == bundle.SharedKernel {
+func warnings(info *system.Info, f *facts) []string {
+	found := advisory.Of(f.engine(), info.ServerVersion)
+	if f.kernel == bundle.SharedKernel {
 		found = append(found, advisory.Of("runc", info.RuncCommit.ID)...)
 	}
 	found = append(found, advisory.Of("containerd", info.ContainerdCommit.ID)...)
@@ -255,6 +274,9 @@ func (d *Driver) controls(info *system.Info, f *facts) map[cove.Control]cove.Enf
 		if !has {
 			controls[control] = cove.Unsupported
 		}
+	}
+	if f.podman && !f.local {
+		controls[cove.ControlSeccomp] = cove.Degraded // by the profile that it has itself
 	}
 	switch {
 	case f.kernel == bundle.SharedKernel && f.near && d.disks.Available(), f.quota:
