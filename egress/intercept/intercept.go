@@ -7,10 +7,13 @@
 package intercept
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"log/slog"
 	"net"
+	"sync"
+	"time"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/egress"
@@ -25,11 +28,21 @@ type Options struct {
 	Logger *slog.Logger
 	// RootCAs verify the servers; nil are the system's.
 	RootCAs *x509.CertPool
+
+	// HeadTimeout is how long a guest may take for a handshake or the head of a request;
+	// default 30 seconds.
+	HeadTimeout time.Duration
+	// ReplyTimeout is how long a server may take to begin its reply to a whole request;
+	// default 10 minutes, as the longest that clients of language models wait.
+	ReplyTimeout time.Duration
+	// IdleTimeout is how long a connection is kept without a request; default 3 minutes.
+	IdleTimeout time.Duration
 }
 
 // Opener is an egress.Opener. Its methods may be called concurrently.
 type Opener struct {
-	o Options
+	o       Options
+	buffers sync.Pool // of *[]byte
 }
 
 var _ egress.Opener = (*Opener)(nil)
@@ -42,10 +55,30 @@ func New(o Options) (*Opener, error) {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	o.HeadTimeout = cmp.Or(o.HeadTimeout, 30*time.Second)
+	o.ReplyTimeout = cmp.Or(o.ReplyTimeout, 10*time.Minute)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 3*time.Minute)
 	return &Opener{o: o}, nil
 }
 
-// Serve implements egress.Opener.
+// Serve implements egress.Opener. It leaves no goroutine and no connection behind. Its
+// error says why nothing could be served, in words that are in the sandbox's log as well.
 func (o *Opener) Serve(ctx context.Context, guest net.Conn, c egress.Opened) error {
-	return cove.Errorf(cove.Unavailable, "open connection", c.Name, "not served", "")
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	conn := &connection{opener: o, opened: c, name: canonical(c.Name), guest: newGuestConn(guest)}
+	defer conn.guest.Close()
+	defer context.AfterFunc(ctx, func() { conn.guest.Close() })()
+	return conn.serve(ctx, cancel)
 }
+
+// Get implements httputil.BufferPool.
+func (o *Opener) Get() []byte {
+	if buffer, ok := o.buffers.Get().(*[]byte); ok {
+		return *buffer
+	}
+	return make([]byte, 64<<10)
+}
+
+// Put implements httputil.BufferPool.
+func (o *Opener) Put(buffer []byte) { o.buffers.Put(&buffer) }

@@ -1,0 +1,171 @@
+package intercept
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress"
+)
+
+// secrets are those of a sandbox as one connection sees them.
+type secrets struct {
+	list  []egress.SecretValue
+	bound []bool // to the name and port of the connection, and it may go there as it is
+	why   []string
+
+	out  *finder // placeholders, for what goes to the server
+	back *finder // values of bound secrets, for what comes from it
+	hide *finder // values of all, for texts of our own
+}
+
+// newSecrets sorts out which secrets may go to name and port, over TLS or not.
+func newSecrets(list []egress.SecretValue, name string, port int, secure bool) (*secrets, error) {
+	s := &secrets{list: list}
+	var out, back, hide []pattern
+	for i, secret := range list {
+		if len(secret.Placeholder) != len(secret.Value) || len(secret.Value) < minPattern || secret.Placeholder == secret.Value {
+			return nil, cove.Errorf(cove.Internal, "open connection", name,
+				fmt.Sprintf("the placeholder of secret %s is not one for its value", secret.Name), "set the secret again")
+		}
+		bound, why := isBound(secret, name, port, secure)
+		s.bound, s.why = append(s.bound, bound), append(s.why, why)
+		for _, form := range []func(string) string{plain, url.QueryEscape, lowerEscape, jsonEscape, jsonSlashes} {
+			out = addPattern(out, i, form(secret.Placeholder), form(secret.Value))
+			hide = addPattern(hide, i, form(secret.Value), form(secret.Placeholder))
+			if bound {
+				back = addPattern(back, i, form(secret.Value), form(secret.Placeholder))
+			}
+		}
+		if bound {
+			for shift := range 3 {
+				back = addPattern(back, i, inBase64(base64.RawStdEncoding, shift, secret.Value), inBase64(base64.RawStdEncoding, shift, secret.Placeholder))
+				back = addPattern(back, i, inBase64(base64.RawURLEncoding, shift, secret.Value), inBase64(base64.RawURLEncoding, shift, secret.Placeholder))
+			}
+		}
+	}
+	s.out, s.back, s.hide = newFinder(out), newFinder(back), newFinder(hide)
+	return s, nil
+}
+
+// addPattern adds a form of a text that has not been added in another form.
+func addPattern(list []pattern, secret int, text, with string) []pattern {
+	known := slices.ContainsFunc(list, func(p pattern) bool { return p.secret == secret && p.text == text })
+	if known || len(text) != len(with) || len(text) < minPattern {
+		return list
+	}
+	return append(list, pattern{text: text, with: with, secret: secret})
+}
+
+// The forms in which a text stands in a body: as it is, in a form or URL, in JSON.
+
+func plain(s string) string { return s }
+
+func lowerEscape(s string) string {
+	escaped := []byte(url.QueryEscape(s))
+	for i := range escaped {
+		if escaped[i] == '%' {
+			copy(escaped[i:], strings.ToLower(string(escaped[i:i+3])))
+		}
+	}
+	return string(escaped)
+}
+
+func jsonEscape(s string) string {
+	quoted, err := json.Marshal(s)
+	if err != nil {
+		return s
+	}
+	return string(quoted[1 : len(quoted)-1])
+}
+
+// jsonSlashes is how PHP writes JSON.
+func jsonSlashes(s string) string { return strings.ReplaceAll(jsonEscape(s), "/", `\/`) }
+
+// inBase64 returns the part of the encoding of anything that has s at an offset of shift
+// modulo 3 which depends on s alone.
+func inBase64(encoding *base64.Encoding, shift int, s string) string {
+	encoded := encoding.EncodeToString([]byte(strings.Repeat("\x00", shift) + s))
+	return encoded[(shift*8+5)/6 : (shift+len(s))*8/6]
+}
+
+// isBound says whether a secret may be sent to name and port, and if not, why.
+func isBound(secret egress.SecretValue, name string, port int, secure bool) (bool, string) {
+	for _, host := range secret.Hosts {
+		bound, ports, hasPorts := strings.Cut(host, ":")
+		if !matchName(strings.ToLower(bound), name) || !matchPort(ports, hasPorts, port) {
+			continue
+		}
+		if secure || hasPorts && port == 80 {
+			return true, ""
+		}
+		return false, fmt.Sprintf("the placeholder of secret %s was sent without TLS: use https", secret.Name)
+	}
+	return false, fmt.Sprintf("the placeholder of secret %s was sent to %s, which it is not bound to: bind the secret to that host if it may have it", secret.Name, name)
+}
+
+func matchName(bound, name string) bool {
+	if below, wild := strings.CutPrefix(bound, "*"); wild {
+		return strings.HasPrefix(below, ".") && len(name) > len(below) && strings.HasSuffix(name, below)
+	}
+	return bound == name
+}
+
+// matchPort reads PORT, FROM-TO or *; nothing is 443.
+func matchPort(ports string, given bool, port int) bool {
+	if !given {
+		return port == 443
+	}
+	if ports == "*" {
+		return true
+	}
+	first, last, isRange := strings.Cut(ports, "-")
+	if !isRange {
+		last = first
+	}
+	from, err := strconv.Atoi(first)
+	to, err2 := strconv.Atoi(last)
+	return err == nil && err2 == nil && from <= port && port <= to
+}
+
+// misplaced is the refusal of a placeholder. It has no value in it, and is for the guest.
+type misplaced struct{ why string }
+
+func (m *misplaced) Error() string { return m.why }
+
+// admit returns nil where a secret may stand in this place of a request, and notes it.
+func (s *secrets) admit(i int, place cove.SecretPlace, used *usage) error {
+	secret := s.list[i]
+	if !s.bound[i] {
+		return &misplaced{s.why[i]}
+	}
+	places := secret.In
+	if len(places) == 0 {
+		places = []cove.SecretPlace{cove.SecretInHeader}
+	}
+	if !slices.Contains(places, place) {
+		return &misplaced{fmt.Sprintf("the placeholder of secret %s was sent in the %s of a request, and it may be in: %s",
+			secret.Name, place, join(places))}
+	}
+	used.add(secret.Name)
+	return nil
+}
+
+func join(places []cove.SecretPlace) string {
+	words := make([]string, len(places))
+	for i, place := range places {
+		words[i] = string(place)
+	}
+	return strings.Join(words, ", ")
+}
+
+// scrub takes every value out of a text.
+func (s *secrets) scrub(text string) string {
+	clean, _ := s.hide.replace(text, nil)
+	return clean
+}
