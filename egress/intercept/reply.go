@@ -34,6 +34,9 @@ func (c *connection) reply(res *http.Response) error {
 			return err
 		}
 	}
+	if x.in.ProtoMajor == 1 && len(res.Trailer) > 0 {
+		res.Header.Del("Content-Length") // HTTP/1 has no trailer after a body of known length
+	}
 	x.tell(true, res.StatusCode, x.note)
 	body := &replyBody{x: x, res: res, src: res.Body, reader: res.Body}
 	if c.secrets.back != nil {
