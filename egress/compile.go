@@ -154,7 +154,7 @@ func (c *compiler) reachable(label string, prefix netip.Prefix) bool {
 	if note {
 		c.note("%s", why)
 	} else if why != "" {
-		c.problem("allow public addresses alone; private ones have to be listed by the operator (private in cove.yaml) first", "%s %s", label, why)
+		c.problem("allow public addresses alone; private ones have to be listed by the operator (egress.private of the policy) first", "%s %s", label, why)
 		return false
 	}
 	return true

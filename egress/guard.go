@@ -191,7 +191,7 @@ func (g *guard) check(addr netip.Addr, named bool) string {
 	case opens == never:
 		return fmt.Sprintf("%s is %s, which is never reached", addr, what)
 	case !coveredBy(g.private, netip.PrefixFrom(addr, addr.BitLen())):
-		return fmt.Sprintf("%s is %s: it is reached only where the operator allows it (private in cove.yaml)", addr, what)
+		return fmt.Sprintf("%s is %s: it is reached only where the operator allows it (egress.private of the policy)", addr, what)
 	case !named:
 		return fmt.Sprintf("%s is %s: it is reached only by a rule that names it, or the whole name that leads to it", addr, what)
 	}

@@ -207,7 +207,10 @@ func (s *Session) run(conn, server net.Conn, l *link, d Decision) bool {
 // made notes what a link has become and counts it, unless rules that came meanwhile do not
 // allow it. server is nil where an Opener dials it.
 func (s *Session) made(l *link, d Decision, server net.Conn) bool {
-	secrets := s.secrets()
+	var secrets []SecretValue
+	if server == nil {
+		secrets = s.secrets()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if server != nil && !isPeer(l.name) && s.g.proxy == nil {

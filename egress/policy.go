@@ -226,6 +226,13 @@ func (r *Rules) Connect(name string, addr netip.Addr, port int) Decision {
 	if len(rules) > 0 {
 		return Decision{Reason: fmt.Sprintf("the rule %s does not allow port %d: add --allow %s", rules[0].text, port, suggest(to, port))}
 	}
+	if what, opens := notPublic(addr); name == "" && what != "" {
+		advice := "it is never reached"
+		if opens != never {
+			advice = "only the operator can open it (egress.private of the policy)"
+		}
+		return Decision{Reason: fmt.Sprintf("no rule allows %s:%d, %s: %s", to, port, what, advice)}
+	}
 	return Decision{Reason: fmt.Sprintf("no rule allows %s:%d: add --allow %s", to, port, suggest(to, port))}
 }
 
