@@ -180,7 +180,7 @@ func (d *Driver) link(ctx context.Context, m *machine, stdio *pipes) (link, erro
 		}
 		return door, nil
 	default:
-		return d.streams(m.id, stdio), nil
+		return d.line(m.id, stdio), nil
 	}
 }
 

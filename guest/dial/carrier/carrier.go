@@ -94,9 +94,18 @@ func ignoreClosed(err error) error {
 	return err
 }
 
+// StreamError is of one stream, and says nothing against its carrier.
+type StreamError struct{ Err error }
+
+// Error implements error.
+func (s *StreamError) Error() string { return s.Err.Error() }
+
+// Unwrap returns the cause.
+func (s *StreamError) Unwrap() error { return s.Err }
+
 // Dial opens a stream. What it returns is one end of a socket pair, so that deadlines and
 // half-closing are those of a socket. An error says that the carrier is of no use any more,
-// unless ctx ended.
+// unless it is a StreamError, or ctx ended.
 func (c *Carrier) Dial(ctx context.Context) (net.Conn, error) {
 	c.mu.Lock()
 	if c.closed {
@@ -117,7 +126,7 @@ func (c *Carrier) Dial(ctx context.Context) (net.Conn, error) {
 		_ = s.reply.Close()
 		end()
 		c.streams.Done()
-		return nil, err
+		return nil, &StreamError{err}
 	}
 	go func() {
 		defer c.streams.Done()
@@ -149,7 +158,7 @@ func (c *Carrier) open(ctx, life context.Context) (*stream, error) {
 	response, err := c.client.RoundTrip(r)
 	if err == nil && response.StatusCode != http.StatusOK {
 		_ = response.Body.Close()
-		err = fmt.Errorf("the guest agent refuses a stream: %s", http.StatusText(response.StatusCode))
+		err = &StreamError{fmt.Errorf("the guest agent refuses a stream: %s", http.StatusText(response.StatusCode))}
 	}
 	if err == nil && (!stop() || !timer.Stop()) { // given up at the last moment
 		_ = response.Body.Close()
