@@ -41,6 +41,22 @@ func (s *Sandbox) WaitPort(ctx context.Context, port int) error {
 // ends those that are silent for long.
 const waitPiece = "30s"
 
+// Preview returns an address of a port inside for a browser, on an origin of the port's
+// own, where the daemon serves previews. A ttl of 0 is cove.DefaultPreviewTTL. Who has the
+// address can use the port.
+func (s *Sandbox) Preview(ctx context.Context, port int, ttl cove.Duration) (cove.Preview, error) {
+	r := s.request("preview", http.MethodPost, "/previews")
+	r.in = cove.PreviewRequest{Port: port, TTL: ttl}
+	var made cove.Preview
+	err := s.client.call(ctx, r, &made)
+	return made, err
+}
+
+// RevokePreviews makes every address worthless that Preview has returned for the port.
+func (s *Sandbox) RevokePreviews(ctx context.Context, port int) error {
+	return s.client.call(ctx, s.request("revoke previews", http.MethodDelete, "/previews/"+strconv.Itoa(port)), nil)
+}
+
 // PortURL returns the address at which the daemon proxies HTTP and WebSocket to a port
 // inside. It ends in a slash; Client.HTTP reaches it also through a unix socket.
 func (s *Sandbox) PortURL(port int) string {

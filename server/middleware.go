@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -20,6 +21,7 @@ type requestInfo struct {
 	id    string
 	log   *slog.Logger // of the server
 	route string       // the pattern that matched; "" for none
+	at    string       // the path as the log has it; "" for the path
 }
 
 type requestKey struct{}
@@ -32,16 +34,27 @@ func infoOf(ctx context.Context) *requestInfo {
 	return &requestInfo{log: slog.New(slog.DiscardHandler)}
 }
 
-// ServeHTTP answers one request: it names it, bounds, checks and routes it, and at its
-// end measures and logs it.
+// ServeHTTP answers one request of the API.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, r, &s.active, func(reply *response, r *http.Request, info *requestInfo) {
+		if err := s.origins.Check(r); err != nil {
+			s.fail(reply, r, foreignOrigin())
+			return
+		}
+		s.route(reply, r, info)
+	})
+}
+
+// answer has one request answered: it names and bounds it, and at its end measures and
+// logs it.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, counted *active, handle func(*response, *http.Request, *requestInfo)) {
 	begin := time.Now()
 	info := &requestInfo{id: requestID(r), log: s.log}
 	r = r.WithContext(context.WithValue(r.Context(), requestKey{}, info))
 	reply := newResponse(w, s.options.WriteTimeout)
 	reply.Header().Set(httpapi.HeaderRequestID, info.id)
-	active := s.active.enter()
-	defer s.active.leave()
+	active := counted.enter()
+	defer counted.leave()
 	defer func() {
 		failure := recover()
 		aborted := failure != nil && (failure == http.ErrAbortHandler || reply.wrote)
@@ -60,11 +73,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(reply, r, cove.Errorf(cove.Exhausted, "", "", "too many requests are in progress", "try again in a moment"))
 		return
 	}
-	if err := s.origins.Check(r); err != nil {
-		s.fail(reply, r, foreignOrigin())
-		return
-	}
-	s.route(reply, r, info)
+	handle(reply, r, info)
 }
 
 // route hands the request to its handler.
@@ -142,8 +151,8 @@ func (s *Server) finished(w *response, r *http.Request, info *requestInfo, took 
 	if !s.log.Enabled(r.Context(), level) {
 		return
 	}
-	at := r.URL.Path
-	if target, ok := parsePortPath(r.URL.EscapedPath()); ok {
+	at := cmp.Or(info.at, r.URL.Path)
+	if target, ok := parsePortPath(r.URL.EscapedPath()); ok && info.at == "" {
 		at = target.prefix + "/…"
 	}
 	s.log.LogAttrs(r.Context(), level, "request",

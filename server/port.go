@@ -176,6 +176,16 @@ func (s *Server) dialPortAddress(ctx context.Context, _, address string) (net.Co
 // rewriteForPort makes the request that goes inside.
 func rewriteForPort(p *httputil.ProxyRequest) {
 	hop := hopOf(p.In.Context())
+	leadInside(p, hop)
+	p.Out.Header.Set(httpapi.HeaderPrefix, hop.prefix)
+	for _, ours := range []string{"Authorization", "Cookie"} {
+		p.Out.Header.Del(ours)
+	}
+}
+
+// leadInside makes the parts of a request that goes inside which don't depend on how it
+// was named outside.
+func leadInside(p *httputil.ProxyRequest, hop *portHop) {
 	out := p.Out
 	out.URL.Scheme, out.URL.Host = "http", hop.host
 	out.URL.Path, out.URL.RawPath = hop.rest, ""
@@ -187,10 +197,7 @@ func rewriteForPort(p *httputil.ProxyRequest) {
 	// Programs made for development answer to no other name.
 	out.Host = "localhost:" + port
 	p.SetXForwarded()
-	out.Header.Set(httpapi.HeaderPrefix, hop.prefix)
-	for _, ours := range []string{"Authorization", "Cookie", "Proxy-Authorization"} {
-		out.Header.Del(ours)
-	}
+	out.Header.Del("Proxy-Authorization")
 	if _, ok := p.In.Header["User-Agent"]; !ok {
 		out.Header["User-Agent"] = nil // not Go's
 	}

@@ -24,42 +24,60 @@ const (
 // the streams that only report, lets the others finish for the time of grace, and cancels
 // them. It closes the listener, and returns nil after an orderly end.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	return s.serve(ctx, listener, &http.Server{Handler: s}, &s.active)
+}
+
+// ServePreviews serves nothing but previews on a listener, until ctx ends and in the manner
+// of Serve: by HTTP/1.1 and HTTP/2, with TLS where the options have it.
+func (s *Server) ServePreviews(ctx context.Context, listener net.Listener) error {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	protocols.SetHTTP2(true)
+	protocols.SetUnencryptedHTTP2(s.previews.TLS == nil) // as a proxy in front may speak it
+	server := &http.Server{Handler: http.HandlerFunc(s.servePreview), Protocols: protocols, TLSConfig: s.previews.TLS, DisableGeneralOptionsHandler: true}
+	return s.serve(ctx, listener, server, &s.previewed)
+}
+
+func (s *Server) serve(ctx context.Context, listener net.Listener, server *http.Server, active *active) error {
 	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRequests()
-	server := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: readHeaderTimeout,
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		BaseContext:       func(net.Listener) context.Context { return requests },
-	}
+	server.ReadHeaderTimeout = readHeaderTimeout
+	server.IdleTimeout = idleTimeout
+	server.MaxHeaderBytes = maxHeaderBytes
+	server.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
+	server.BaseContext = func(net.Listener) context.Context { return requests }
 	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(listener) }()
+	go func() {
+		if server.TLSConfig != nil {
+			ended <- server.ServeTLS(listener, "", "")
+		} else {
+			ended <- server.Serve(listener)
+		}
+	}()
 	select {
 	case err := <-ended:
 		s.stop()
 		cancelRequests()
-		return errors.Join(err, s.drain())
+		return errors.Join(err, active.drain())
 	case <-ctx.Done():
 	}
 	s.stop()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Grace)
 	defer cancel()
-	if server.Shutdown(grace) != nil || !s.idleWithin(grace) {
-		s.log.InfoContext(ctx, "requests are cut off by the shutdown", "requests", s.active.count())
+	if server.Shutdown(grace) != nil || !active.idleWithin(grace) {
+		s.log.InfoContext(ctx, "requests are cut off by the shutdown", "requests", active.count())
 	}
 	cancelRequests()
 	server.Close()
 	<-ended
-	return s.drain()
+	return active.drain()
 }
 
 // idleWithin waits until ctx ends for requests, those included whose connection
 // http.Server has given away: terminals and upgraded ports.
-func (s *Server) idleWithin(ctx context.Context) bool {
+func (a *active) idleWithin(ctx context.Context) bool {
 	select {
-	case <-s.active.idle():
+	case <-a.idle():
 		return true
 	case <-ctx.Done():
 		return false
@@ -67,10 +85,10 @@ func (s *Server) idleWithin(ctx context.Context) bool {
 }
 
 // drain waits for the handlers, whose contexts have ended.
-func (s *Server) drain() error {
+func (a *active) drain() error {
 	ctx, cancel := context.WithTimeout(context.Background(), abandonAfter)
 	defer cancel()
-	if !s.idleWithin(ctx) {
+	if !a.idleWithin(ctx) {
 		return errors.New("requests did not end with their context")
 	}
 	return nil

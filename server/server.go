@@ -40,6 +40,8 @@ type Options struct {
 	// MaxRequests bounds the requests in progress, streams included; more are refused
 	// with cove.Exhausted. Default 4096.
 	MaxRequests int64
+	// Previews says how previews are served. Default: there are none.
+	Previews *PreviewOptions
 }
 
 const (
@@ -63,7 +65,11 @@ type Server struct {
 	ports   *httputil.ReverseProxy
 	metrics *metrics
 
-	active active
+	previews     *PreviewOptions        // nil without any
+	previewProxy *httputil.ReverseProxy // over the transport of ports
+
+	active    active
+	previewed active // on the listener of previews
 	// stopping ends when the server shuts down: streams that only tell what happens end
 	// then, while commands may go on for the time of grace.
 	stopping context.Context
@@ -74,12 +80,13 @@ type Server struct {
 func New(o Options) *Server {
 	o = o.withDefaults()
 	s := &Server{
-		host: o.Host, log: o.Logger, options: o,
+		host: o.Host, log: o.Logger, options: o, previews: o.Previews,
 		mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	s.metrics = newMetrics(s, o.Metrics)
 	s.ports = s.newPortProxy()
+	s.previewProxy = s.newPreviewProxy(s.ports.Transport)
 	config := openAPIConfig()
 	config.Transformers = []huma.Transformer{transformError}
 	s.api = humago.New(recorder{s}, config)
@@ -116,6 +123,7 @@ func (s *Server) register() {
 	s.registerWatch()
 	s.registerListening()
 	s.registerPorts()
+	s.registerPreviews()
 	s.registerImages()
 	s.registerRuntimes()
 	s.registerEvents()

@@ -28,6 +28,9 @@ type Record struct {
 	// made one, and again when nothing of the sandbox is left on the host.
 	Handle []byte
 
+	// Previews counts, by port, how often what was given out to see it was revoked.
+	Previews map[int]uint64
+
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
 	EndedAt   time.Time // zero: it lives

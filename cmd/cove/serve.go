@@ -59,11 +59,15 @@ func serve(ctx context.Context, o cli.ServeOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeHost(ctx, host)) }()
-	listener, err := o.Dirs.Listen(ctx)
+	shown, err := openPreviews(ctx, o)
 	if err != nil {
 		return err
 	}
-	return answer(ctx, o, host, listener)
+	listener, err := o.Dirs.Listen(ctx)
+	if err != nil {
+		return errors.Join(err, shown.close())
+	}
+	return answer(ctx, o, host, listener, shown)
 }
 
 // outward is how sandboxes reach out.
@@ -115,7 +119,7 @@ func closeHost(ctx context.Context, host *sandbox.Host) error {
 
 // answer answers requests until ctx ends, or nobody has had any use for it for the time
 // of IdleExit.
-func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, listener net.Listener) error {
+func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, listener net.Listener, shown previews) error {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	var activity daemon.Activity
@@ -132,8 +136,20 @@ func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, listene
 	o.Logger.Info("serving", "socket", listener.Addr().String(), "version", cove.Version, "pid", os.Getpid(), "sandboxes", host.Len())
 	// Connections wait in the socket's queue until Serve takes them.
 	if err := o.Ready(); err != nil {
-		return errors.Join(err, listener.Close())
+		return errors.Join(err, listener.Close(), shown.close())
 	}
 	defer o.Logger.Info("left")
-	return server.New(server.Options{Host: host, Logger: o.Logger}).Serve(ctx, activity.Listen(listener))
+	api := server.New(server.Options{Host: host, Logger: o.Logger, Previews: shown.options})
+	if shown.listener == nil {
+		return api.Serve(ctx, activity.Listen(listener))
+	}
+	// The end of one is the end of the other.
+	ended := make(chan error, 1)
+	go func() {
+		defer leave()
+		ended <- api.ServePreviews(ctx, activity.Listen(shown.listener))
+	}()
+	err := api.Serve(ctx, activity.Listen(listener))
+	leave()
+	return errors.Join(err, <-ended)
 }

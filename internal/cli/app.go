@@ -102,7 +102,7 @@ none; else 1 for an error and 2 for a mistake in the command line.`,
 			root.AddCommand(verb)
 		}
 	}
-	add(groupCommands, p.runVerb(), p.execVerb(), p.psVerb(), p.logsVerb(), p.cpVerb(), p.portsVerb())
+	add(groupCommands, p.runVerb(), p.execVerb(), p.psVerb(), p.logsVerb(), p.cpVerb(), p.portVerb(), p.portsVerb())
 	add(groupSandboxes, p.createVerb(), p.lsVerb(), p.inspectVerb(), p.statsVerb(), p.eventsVerb(), p.networkVerb(), p.rmVerb())
 	add(groupMachine, p.imageVerb(), p.secretVerb(), p.runtimeVerb(), p.doctorVerb(), p.serveVerb(), p.versionVerb())
 	return root

@@ -26,6 +26,11 @@ type settings struct {
 	Mirrors        string `yaml:"mirrors"`
 	Resolver       string `yaml:"resolver"`
 	EgressProxy    string `yaml:"egress_proxy"`
+	PreviewListen  string `yaml:"preview_listen"`
+	PreviewDomain  string `yaml:"preview_domain"`
+	TLSCert        string `yaml:"tls_cert"`
+	TLSKey         string `yaml:"tls_key"`
+	BehindProxy    string `yaml:"behind_proxy"`
 
 	Presets presets `yaml:"presets"` // a map, as no other key is
 }
@@ -45,6 +50,11 @@ func (s settings) sources() []source {
 		{"mirrors", "COVE_MIRRORS", "mirrors", s.Mirrors},
 		{"resolver", "COVE_RESOLVER", "resolver", s.Resolver},
 		{"egress-proxy", "COVE_EGRESS_PROXY", "egress_proxy", s.EgressProxy},
+		{"preview-listen", "COVE_PREVIEW_LISTEN", "preview_listen", s.PreviewListen},
+		{"preview-domain", "COVE_PREVIEW_DOMAIN", "preview_domain", s.PreviewDomain},
+		{"tls-cert", "COVE_TLS_CERT", "tls_cert", s.TLSCert},
+		{"tls-key", "COVE_TLS_KEY", "tls_key", s.TLSKey},
+		{"behind-proxy", "COVE_BEHIND_PROXY", "behind_proxy", s.BehindProxy},
 		{"presets", "COVE_PRESETS", "presets", s.Presets.String()},
 	}
 }

@@ -33,8 +33,18 @@ type ServeOptions struct {
 	Presets        map[string][]string // the operator's names for rules of the network
 	Resolver       netip.AddrPort      // name server of sandboxes' names; zero: the system's
 	EgressProxy    *url.URL            // through which sandboxes' connections go out; nil: none
+	Previews       PreviewOptions      // of ports inside, to browsers
 	Logger         *slog.Logger
 	Ready          func() error // to be called once requests are answered
+}
+
+// PreviewOptions is how ports inside are shown to browsers.
+type PreviewOptions struct {
+	Listen      string // HOST:PORT; "": not at all
+	Domain      string // DOMAIN[:PORT] that their names end in
+	TLSCert     string // file, or ""
+	TLSKey      string // file, or ""
+	BehindProxy bool   // a proxy in front speaks TLS
 }
 
 // serveFlags are the flags of serve as they are given.
@@ -47,6 +57,7 @@ type serveFlags struct {
 	presets        presets
 	resolver       resolver
 	egressProxy    proxyURL
+	previews       PreviewOptions
 	logFormat      logFormat
 	logLevel       slog.LevelVar
 	logFile        string
@@ -86,6 +97,11 @@ With --json, writes its log as JSON.`,
 	flags.Var(&o.resolver, "resolver", "name server that resolves what sandboxes may reach, as in 192.0.2.53 or 192.0.2.53:53; default the system's")
 	flags.Var(&o.egressProxy, "egress-proxy", "proxy through which sandboxes' connections go out: http://, https:// or socks5://HOST:PORT; where it needs a password, write it in cove.yaml or COVE_EGRESS_PROXY")
 	flags.StringVar(&o.policy, "policy", "", "file that says what sandboxes may be given of this machine, read again when it changes; default policy.yaml of the data directory, else /etc/cove/policy.yaml")
+	flags.StringVar(&o.previews.Listen, "preview-listen", "", "serve previews, and nothing else, on this HOST:PORT, as in 127.0.0.1:7080; default not at all")
+	flags.StringVar(&o.previews.Domain, "preview-domain", "localhost", "DOMAIN[:PORT] below which browsers find previews, as <port>-<id>.DOMAIN")
+	flags.StringVar(&o.previews.TLSCert, "tls-cert", "", "file with the certificate of *.DOMAIN and its chain, in PEM")
+	flags.StringVar(&o.previews.TLSKey, "tls-key", "", "file with the certificate's key, in PEM")
+	flags.BoolVar(&o.previews.BehindProxy, "behind-proxy", false, "a proxy in front speaks TLS")
 	flags.Var(&o.logFormat, "log-format", "text or json")
 	flags.Var(levelFlag{&o.logLevel}, "log-level", "debug, info, warn or error")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file, which is set aside at 8MiB; default standard error")
@@ -127,12 +143,35 @@ func (p *program) serve(ctx context.Context, o *serveFlags) error {
 	if err != nil {
 		return err
 	}
+	previews, err := o.previews.absolute()
+	if err != nil {
+		return err
+	}
 	return p.Serve(ctx, ServeOptions{
-		Policy: policy, PolicyOptional: optional, Mirrors: o.mirrors,
+		Previews: previews,
+		Policy:   policy, PolicyOptional: optional, Mirrors: o.mirrors,
 		Presets: o.presets, Resolver: o.resolver.AddrPort, EgressProxy: o.egressProxy.URL,
 		Dirs: dirs, DefaultRuntime: o.defaultRuntime, MaxSandboxes: o.maxSandboxes, IdleExit: idle,
 		Logger: slog.New(o.handler(to, p.json)), Ready: ready,
 	})
+}
+
+// absolute returns o with paths that hold for the daemon, wherever it is started.
+func (o PreviewOptions) absolute() (PreviewOptions, error) {
+	if (o.TLSCert == "") != (o.TLSKey == "") {
+		return o, usage("--tls-cert and --tls-key need each other", "give both, or none")
+	}
+	for _, file := range []*string{&o.TLSCert, &o.TLSKey} {
+		if *file == "" {
+			continue
+		}
+		path, err := filepath.Abs(*file)
+		if err != nil {
+			return o, err
+		}
+		*file = path
+	}
+	return o, nil
 }
 
 // policyFile returns the file of the operator's policy: the one that was asked for, else

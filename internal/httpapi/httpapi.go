@@ -20,7 +20,11 @@ const (
 	HeaderIdempotencyKey = "Idempotency-Key"
 	HeaderLastEventID    = "Last-Event-Id"
 	HeaderPrefix         = "X-Forwarded-Prefix"
+	HeaderPreviewToken   = "Cove-Preview-Token"
 )
+
+// QueryPreviewToken is the parameter of a preview's address that has its token.
+const QueryPreviewToken = "cove_preview_token"
 
 // UpgradeTCP is the protocol that GET …/ports/{port} is upgraded to: the bytes of one
 // TCP connection to a port inside, both ways.

@@ -39,6 +39,7 @@ var migrations = []string{
 		created_at INTEGER NOT NULL, -- microseconds since 1970
 		updated_at INTEGER NOT NULL
 	) STRICT, WITHOUT ROWID`,
+	`ALTER TABLE sandboxes ADD COLUMN previews TEXT NOT NULL DEFAULT 'null'`, // JSON
 }
 
 // migrate brings the database up to the last of steps, each in a transaction that also

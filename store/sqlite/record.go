@@ -12,10 +12,10 @@ import (
 )
 
 const columns = `id, name, state, reason, message, runtime, isolation, acquired, spec, controls, handle,
-	created_at, expires_at, ended_at, idempotency_key, fingerprint, image, asked`
+	created_at, expires_at, ended_at, idempotency_key, fingerprint, image, asked, previews`
 
 const putSQL = `INSERT OR REPLACE INTO sandboxes (` + columns + `)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, r store.Record) error {
@@ -31,10 +31,14 @@ func (s *Store) Put(ctx context.Context, r store.Record) error {
 	if err != nil {
 		return cove.Wrap(err, "put record", r.ID)
 	}
+	previews, err := json.Marshal(r.Previews)
+	if err != nil {
+		return cove.Wrap(err, "put record", r.ID)
+	}
 	_, err = s.put.ExecContext(ctx,
 		r.ID, r.Spec.Name, r.State, r.Reason, r.Message, r.Spec.Runtime, r.Isolation, r.Acquired,
 		string(spec), string(controls), r.Handle,
-		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint, r.Image, string(asked))
+		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint, r.Image, string(asked), string(previews))
 	return cove.Wrap(classify(err), "put record", r.ID)
 }
 
@@ -75,11 +79,12 @@ func scan(rows *sql.Rows) (store.Record, error) {
 		name, runtime    string
 		spec, asked      []byte
 		controls         []byte
+		previews         []byte
 		created          int64
 		expires, endedAt sql.NullInt64
 	)
 	err := rows.Scan(&r.ID, &name, &r.State, &r.Reason, &r.Message, &runtime, &r.Isolation, &r.Acquired,
-		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint, &r.Image, &asked)
+		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint, &r.Image, &asked, &previews)
 	if err != nil {
 		return r, err
 	}
@@ -91,6 +96,9 @@ func scan(rows *sql.Rows) (store.Record, error) {
 	}
 	if err := json.Unmarshal(controls, &r.Controls); err != nil {
 		return r, fmt.Errorf("controls of %s: %w", r.ID, err)
+	}
+	if err := json.Unmarshal(previews, &r.Previews); err != nil {
+		return r, fmt.Errorf("previews of %s: %w", r.ID, err)
 	}
 	r.CreatedAt = time.UnixMicro(created).UTC()
 	r.ExpiresAt, r.EndedAt = instant(expires), instant(endedAt)

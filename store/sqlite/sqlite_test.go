@@ -36,6 +36,7 @@ func record(id string, created time.Time) store.Record {
 		Controls:  map[cove.Control]cove.Enforcement{cove.ControlCPU: cove.Enforced},
 		Acquired:  cove.AcquiredCold,
 		Handle:    []byte{0, 1, 2, 0xff},
+		Previews:  map[int]uint64{80: 2},
 		CreatedAt: created,
 		ExpiresAt: created.Add(time.Hour),
 
