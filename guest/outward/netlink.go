@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -18,8 +19,18 @@ var everything = []netip.Prefix{
 	netip.MustParsePrefix("16.0.0.1/4"), netip.MustParsePrefix("32.0.0.1/3"), netip.MustParsePrefix("64.0.0.1/2"), netip.MustParsePrefix("128.0.0.1/1"),
 }
 
-// ownEverything makes every address of IPv4 one of loopback's.
+// ownEverything makes every address of IPv4 one of loopback's. It refuses a network that has
+// anything else: that would not be the sandbox's own, and lose all that it reaches.
 func ownEverything() error {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, i := range interfaces {
+		if i.Flags&net.FlagUp != 0 && i.Flags&net.FlagLoopback == 0 {
+			return fmt.Errorf("there is another interface, %s", i.Name)
+		}
+	}
 	index, err := raiseLoopback()
 	if err != nil {
 		return err

@@ -42,7 +42,7 @@ var mayImport = []struct {
 	{"egress/intercept", []string{".", "egress"}},
 	{"secret", []string{".", "store"}},
 	{"sandbox/driver", []string{"."}},
-	{"sandbox/conformance", []string{".", "sandbox/driver", "guest/dial"}},
+	{"sandbox/conformance", []string{".", "sandbox/driver", "guest/dial", "guest/wire"}},
 	{"sandbox/drivertest", []string{".", "sandbox/driver", "sandbox/conformance", "guest/dial"}},
 	{"store", []string{"."}},
 	{"store/sqlite", []string{".", "store"}},

@@ -85,6 +85,8 @@ const (
 	HostsIgnored     Bug = "names of the spec are not in /etc/hosts"
 	HostDevices      Bug = "the host's kernel log is a device"
 	CapabilitiesKept Bug = "commands have an inheritable capability"
+	WayMissing       Bug = "there is no way out"
+	WayKept          Bug = "commands may have what the agent needed for the way out"
 	KernelWritable   Bug = "root inside may set the host's kernel parameters"
 )
 
@@ -238,6 +240,18 @@ func (b bugs) cloneFlags() uintptr {
 		}
 	}
 	return flags
+}
+
+// way is what the agent is told of the way out. In the host's network it must not make one.
+func (b bugs) way(spec *cove.Spec) string {
+	final := spec.Network.Final && spec.Network.Mode == cove.NetworkNone
+	switch {
+	case final, b.has(NetworkLeaks), b.has(WayMissing):
+		return ""
+	case b.has(WayKept):
+		return "NONE"
+	}
+	return "NET_ADMIN,NET_RAW"
 }
 
 func (b bugs) environment() []string {

@@ -123,7 +123,7 @@ func (d *Driver) boot(ctx context.Context, id, dir string, spec *cove.Spec) (dri
 // start writes down what the sandbox is to be, and starts the init that makes it so.
 func (d *Driver) start(id, dir string, spec *cove.Spec) (_ *machine, err error) {
 	plan := plan{Root: filepath.Join(dir, "root"), Agent: d.options.Agent, ID: id, Disk: spec.Limits.Disk, ReadOnly: spec.ReadOnly, Shared: d.options.Dir, Bugs: d.bugs,
-		Mounts: spec.Mounts, Hosts: spec.Hosts, Shm: spec.Limits.Shm}
+		Mounts: spec.Mounts, Hosts: spec.Hosts, Shm: spec.Limits.Shm, Way: d.bugs.way(spec)}
 	if err := plan.write(dir); err != nil {
 		return nil, err
 	}

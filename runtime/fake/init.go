@@ -25,6 +25,7 @@ type plan struct {
 	Mounts   []cove.Mount
 	Hosts    map[string]string
 	Shm      cove.Bytes
+	Way      string // what the agent is told of the way out; "" is that there is none
 }
 
 // planName is the file in a sandbox's directory that says what is to become of it.
@@ -71,7 +72,16 @@ func becomeAgent(dir string) error {
 			return err
 		}
 	}
-	return fmt.Errorf("become the agent: %w", unix.Exec("/.cove/agent", []string{agentName + p.ID}, p.Bugs.environment()))
+	return fmt.Errorf("become the agent: %w", unix.Exec("/.cove/agent", []string{agentName + p.ID}, p.environment()))
+}
+
+// environment is the agent's.
+func (p plan) environment() []string {
+	env := p.Bugs.environment()
+	if p.Way != "" {
+		env = append(env, "COVE_NETWORK="+p.Way)
+	}
+	return env
 }
 
 // mountRoot makes the new root: a tmpfs, whose size is the disk limit.
@@ -264,6 +274,8 @@ func (p plan) dropPrivileges() error {
 		unix.CAP_CHOWN: true, unix.CAP_DAC_OVERRIDE: true, unix.CAP_FOWNER: true, unix.CAP_FSETID: true,
 		unix.CAP_KILL: true, unix.CAP_SETGID: true, unix.CAP_SETUID: true, unix.CAP_SETPCAP: true,
 		unix.CAP_SYS_PTRACE: true, // to read the environment and root of a command
+		// For the way out, which the agent makes before it gives these away.
+		unix.CAP_NET_ADMIN: p.Way != "", unix.CAP_NET_RAW: p.Way != "",
 	}
 	for capability := uintptr(0); capability <= unix.CAP_LAST_CAP; capability++ {
 		if keep[capability] {

@@ -28,7 +28,7 @@ type Check struct {
 }
 
 // Groups lists the groups in the order in which they build on each other.
-var Groups = []string{"create", "attach", "exec", "files", "cancel", "timeout", "limits", "isolation", "features", "destroy", "hammer"}
+var Groups = []string{"create", "attach", "exec", "files", "cancel", "timeout", "limits", "isolation", "network", "features", "destroy", "hammer"}
 
 // Needs says when a check applies. The zero value: always.
 type Needs struct {
@@ -89,7 +89,7 @@ func Checks() []Check {
 	}{
 		{"create", createChecks()}, {"attach", attachChecks()}, {"exec", execChecks()}, {"files", filesChecks()},
 		{"cancel", cancelChecks()}, {"timeout", timeoutChecks()}, {"limits", limitsChecks()},
-		{"isolation", isolationChecks()}, {"features", featuresChecks()}, {"destroy", destroyChecks()}, {"hammer", hammerChecks()},
+		{"isolation", isolationChecks()}, {"network", networkChecks()}, {"features", featuresChecks()}, {"destroy", destroyChecks()}, {"hammer", hammerChecks()},
 	} {
 		for _, c := range group.checks {
 			checks = append(checks, Check{Name: c.name, Group: group.name, Clause: c.clause, Needs: c.needs, Run: c.runOn})
