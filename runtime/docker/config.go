@@ -255,14 +255,15 @@ func (d *Driver) mounts(config *container.HostConfig, spec *cove.Spec, f *facts,
 	}
 	if spec.ReadOnly {
 		size := min(inMemory, spec.Limits.Disk)
-		config.Tmpfs["/tmp"] = tmpfs(size, "mode=1777")
-		config.Tmpfs["/workspace"] = tmpfs(size, "mode=0755", fmt.Sprintf("uid=%d", image.UserID), fmt.Sprintf("gid=%d", image.UserID))
-	}
-	taken := func(target string) bool {
-		return slices.ContainsFunc(spec.Mounts, func(m cove.Mount) bool { return m.Target == target })
+		if !hasMount(spec, "/tmp") {
+			config.Tmpfs["/tmp"] = tmpfs(size, "mode=1777")
+		}
+		if !hasMount(spec, workspace) {
+			config.Tmpfs[workspace] = tmpfs(size, "mode=0755", fmt.Sprintf("uid=%d", image.UserID), fmt.Sprintf("gid=%d", image.UserID))
+		}
 	}
 	for _, volume := range from.volumes {
-		if !taken(volume) && strings.HasPrefix(volume, "/") && volume != "/" {
+		if !hasMount(spec, volume) && strings.HasPrefix(volume, "/") && volume != "/" {
 			config.Mounts = append(config.Mounts, memory(volume, inMemory))
 		}
 	}
@@ -280,6 +281,14 @@ func (d *Driver) mounts(config *container.HostConfig, spec *cove.Spec, f *facts,
 			config.Mounts = append(config.Mounts, mount.Mount{Type: mount.TypeVolume, Source: m.Source, Target: m.Target, ReadOnly: m.ReadOnly})
 		}
 	}
+}
+
+// workspace is where commands work unless a spec says otherwise.
+const workspace = cove.DefaultWorkdir
+
+// hasMount reports whether a spec mounts something at a place itself.
+func hasMount(spec *cove.Spec, target string) bool {
+	return slices.ContainsFunc(spec.Mounts, func(m cove.Mount) bool { return m.Target == target })
 }
 
 // memory is a tmpfs in the form that takes the place of a volume of the image: for the other

@@ -199,6 +199,12 @@ func (d *Driver) bringUp(ctx context.Context, id string, known handle, f *facts,
 			return nil, d.why(ctx, known.Container, fmt.Errorf("disk: %w", err), stdio)
 		}
 	}
+	if f.podman && f.givesDisk() && spec.ReadOnly && !hasMount(spec, workspace) {
+		if err := ownWorkspace(m.first); err != nil {
+			m.release()
+			return nil, d.why(ctx, known.Container, err, stdio)
+		}
+	}
 	if err := agent.Ready(ctx, m.Dial, m.Gone()); err != nil {
 		m.release()
 		return nil, d.why(ctx, known.Container, err, stdio)

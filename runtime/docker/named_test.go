@@ -197,3 +197,13 @@ func TestT09TheVolumesOfAKilledDaemonAreSwept(t *testing.T) {
 		t.Errorf("remove: %v, want the volume gone", err)
 	}
 }
+
+func TestAVolumeMayBeTheWorkspaceOfAReadOnlyRoot(t *testing.T) {
+	d := anyEngine(t)
+	s := withVolume("cove-test-work", true)
+	s.ReadOnly, s.Mounts[0].Target = true, cove.DefaultWorkdir
+	run := inside(t, d, "working", s)
+	if got := run("echo kept >/workspace/file && cat /workspace/file; touch /file 2>/dev/null || echo refused; grep -c ' /workspace ' /proc/self/mounts"); got != "kept\nrefused\n1" {
+		t.Errorf("got %q, want the volume to be the workspace, once, and nothing else to be written", got)
+	}
+}

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/process"
 )
 
 // What Podman answers on the engine's API, and where it differs from Docker: it makes words of
@@ -73,22 +75,38 @@ func fitPodman(config *container.HostConfig, spec *cove.Spec, f *facts, dir stri
 	if f.processes != 0 {
 		config.Ulimits = append(config.Ulimits, &container.Ulimit{Name: "nproc", Soft: f.processes, Hard: f.processes})
 	}
+	if config.ReadonlyRootfs {
+		closeRoot(config, spec)
+	}
 	for target, options := range config.Tmpfs {
-		config.Tmpfs[target] = withoutOwner(options)
+		// It would fill memory with what the image has there, whose mode it takes too.
+		config.Tmpfs[target] = withoutOwner(options) + ",notmpcopyup"
 	}
-	if !config.ReadonlyRootfs {
-		return nil
-	}
-	// On a read-only root it puts memory that can be written, unless there is something.
+	return nil
+}
+
+// closeRoot makes a read-only root one, on which Podman puts memory that can be written unless
+// there is something. One that is replaced anyway need not be read-only.
+func closeRoot(config *container.HostConfig, spec *cove.Spec) {
 	if config.ReadonlyRootfs = spec.ReadOnly; !spec.ReadOnly {
-		return nil
+		return
 	}
 	for _, dir := range []string{"/run", "/var/tmp"} {
 		if _, ok := config.Tmpfs[dir]; !ok && !slices.ContainsFunc(config.Mounts, func(m mount.Mount) bool { return m.Target == dir }) {
 			config.Tmpfs[dir] = tmpfs(cove.MiB, "mode=0755", "ro")
 		}
 	}
-	return nil
+}
+
+// ownWorkspace gives the memory at /workspace to the sandbox's user: its runtime gives it the owner
+// of what it lies on. It is a mount, in whose place nobody inside can put something else.
+func ownWorkspace(first *process.Process) error {
+	return inNamespaceOf(first, func() error {
+		if err := unix.Lchown(workspace, image.UserID, image.UserID); err != nil {
+			return &os.PathError{Op: "chown", Path: workspace, Err: err}
+		}
+		return nil
+	})
 }
 
 // withoutOwner returns options of a tmpfs in which nobody owns it, but anybody may write: Podman

@@ -278,6 +278,9 @@ func (d *Driver) controls(info *system.Info, f *facts) map[cove.Control]cove.Enf
 	if f.podman && !f.local {
 		controls[cove.ControlSeccomp] = cove.Degraded // by the profile that it has itself
 	}
+	if f.podman && f.kernel == bundle.SharedKernel && !f.near {
+		controls[cove.ControlReadOnly] = cove.Degraded // /workspace is not the user's
+	}
 	switch {
 	case f.kernel == bundle.SharedKernel && f.near && d.disks.Available(), f.quota:
 	case f.kernel == bundle.SharedKernel && f.near:

@@ -65,6 +65,14 @@ func (d *Driver) giveDisk(ctx context.Context, first *process.Process, dir, over
 		}
 		defer unix.Close(extra)
 	}
+	if err := inNamespaceOf(first, func() error { return changeRoot(disk, extra, mounted) }); err != nil {
+		return err
+	}
+	return first.Continue()
+}
+
+// inNamespaceOf runs fn as inNamespace does, in the mount namespace of a process.
+func inNamespaceOf(first *process.Process, fn func() error) error {
 	namespace, err := unix.Open(fmt.Sprintf("/proc/%d/ns/mnt", first.PID), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return os.NewSyscallError("open the sandbox's namespace", err)
@@ -73,10 +81,7 @@ func (d *Driver) giveDisk(ctx context.Context, first *process.Process, dir, over
 	if !first.Alive() { // and so it was when the namespace was opened, or the pid is another's
 		return errors.New("the sandbox ended at its start")
 	}
-	if err := inNamespace(namespace, func() error { return changeRoot(disk, extra, mounted) }); err != nil {
-		return err
-	}
-	return first.Continue()
+	return inNamespace(namespace, fn)
 }
 
 // childMounts returns where the file systems are mounted that lie on the root of a process.
