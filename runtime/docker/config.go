@@ -45,6 +45,9 @@ func (d *Driver) config(id string, spec *cove.Spec, f *facts, from *source, stdi
 	if _, value := bundle.WayOut(spec); value != "" {
 		env[len(env)-1] += "=" + value
 	}
+	if f.podman {
+		env = withoutNames(env)
+	}
 	if f.quota {
 		env = append(env, quotaVariable+"="+strconv.FormatInt(int64(spec.Limits.Disk), 10))
 	}

@@ -153,6 +153,11 @@ func TestASandboxOfABareImageHasWhatWasAskedFor(t *testing.T) {
 			}
 			guest := dial.New(m.Dial)
 			defer guest.Close()
+			for variable := range strings.SplitSeq(read(t, guest, "/proc/1/environ"), "\x00") {
+				if name, value, _ := strings.Cut(variable, "="); name == "GOMEMLIMIT" && value != "" {
+					t.Errorf("the agent has %s, which is the image's", variable)
+				}
+			}
 			if hosts := read(t, guest, "/etc/hosts"); !strings.Contains(hosts, "10.1.2.3\tdb") {
 				t.Errorf("/etc/hosts: got %q", hosts)
 			}

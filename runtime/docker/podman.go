@@ -3,6 +3,7 @@ package docker
 import (
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,16 +16,37 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
+	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/runtime/internal/process"
 )
 
 // What Podman answers on the engine's API, and where it differs from Docker: it makes words of
-// its own command line of what it gets, takes a seccomp profile by the name of a file, and
-// gives containers more processes than it may itself.
+// its own command line of what it gets, takes a seccomp profile by the name of a file, gives
+// containers more processes than it may itself, and runs all of them with one runtime.
 
 // isPodman reports whether an engine is one.
 func isPodman(version client.ServerVersionResult) bool {
 	return slices.ContainsFunc(version.Components, func(c system.ComponentVersion) bool { return c.Name == "Podman Engine" })
+}
+
+// choosePodman returns the runtime that is meant, if it is Podman's default. It takes no notice of
+// the runtime that a container is to have: one for gVisor would share the host's kernel.
+func (d *Driver) choosePodman(info *system.Info) (string, bool) {
+	name := path.Base(info.DefaultRuntime) // or the program's path
+	shared := d.name == "docker" && kernelOf(name, info.Runtimes[name].Path, "") == bundle.SharedKernel
+	return name, shared || slices.Contains(d.runtimes, name)
+}
+
+// withoutNames returns variables of which those without a value have an empty one: Podman would
+// leave them as the image has them.
+func withoutNames(env []string) []string {
+	env = slices.Clone(env)
+	for i, variable := range env {
+		if !strings.Contains(variable, "=") {
+			env[i] += "="
+		}
+	}
+	return env
 }
 
 // podmanWords are the characters that mean something in podman's --mount and --tmpfs, in which

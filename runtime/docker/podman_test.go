@@ -3,12 +3,14 @@ package docker
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/api/types/mount"
+	"github.com/moby/moby/api/types/system"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
@@ -71,6 +73,30 @@ func TestPodmanGetsItsProfileByTheNameOfAFile(t *testing.T) {
 				t.Error("no limit on processes, want the engine's own: it gives more than it has")
 			}
 		})
+	}
+}
+
+func TestPodmanIsAskedForNoOtherRuntimeThanItsOwn(t *testing.T) {
+	for _, test := range []struct {
+		runtime, podman string
+		want            bool
+	}{
+		{"docker", "/usr/bin/crun", true},
+		{"docker", "runc", true},
+		{"docker:crun", "crun", true},
+		{"docker:runc", "crun", false},
+		{"docker:gvisor", "crun", false},
+		{"docker:gvisor", "/usr/local/bin/runsc", true},
+		{"docker", "runsc", false},
+	} {
+		d, err := rig{t.TempDir(), t.TempDir(), "unix:///nowhere", test.runtime}.open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		info := &system.Info{DefaultRuntime: test.podman, Runtimes: map[string]system.RuntimeWithStatus{"crun": {}, "runc": {}, "runsc": {}}}
+		if name, ok := d.choosePodman(info); ok != test.want || name != filepath.Base(test.podman) {
+			t.Errorf("%s where the default is %s: got %s, %v; want it to be found: %v", test.runtime, test.podman, name, ok, test.want)
+		}
 	}
 }
 

@@ -104,12 +104,19 @@ func (d *Driver) look(ctx context.Context) (*facts, error) {
 	if _, err := os.Stat(d.options.Agent); err != nil {
 		return nil, unavailable("the guest agent is missing", "build it with make, and keep cove-agent beside cove")
 	}
+	podman := isPodman(version)
 	runtime, ok := d.choose(&info)
+	if podman {
+		if runtime, ok = d.choosePodman(&info); !ok {
+			return nil, unavailable("podman runs containers of this API with its default runtime alone, which is "+path.Base(info.DefaultRuntime),
+				"set runtime under [engine] in the containers.conf of its service, or use another engine")
+		}
+	}
 	if !ok {
 		return nil, unavailable(fmt.Sprintf("the engine has no runtime %s; it has %s", strings.Join(d.runtimes, " or "), strings.Join(slices.Sorted(maps.Keys(info.Runtimes)), ", ")), d.missingHint())
 	}
 	f := &facts{runtime: runtime, kernel: kernelOf(runtime, info.Runtimes[runtime].Path, info.Runtimes[runtime].Type), systemd: info.CgroupDriver == "systemd"}
-	if f.podman = isPodman(version); f.podman {
+	if f.podman = podman; podman {
 		f.processes = processesOf(d.engine.peer(ctx))
 	}
 	f.local, f.near = d.distance(ctx, &info)
