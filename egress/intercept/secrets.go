@@ -96,17 +96,20 @@ func inBase64(encoding *base64.Encoding, shift int, s string) string {
 
 // isBound says whether a secret may be sent to name and port, and if not, why.
 func isBound(secret egress.SecretValue, name string, port int, secure bool) (bool, string) {
+	why := fmt.Sprintf("the placeholder of secret %s was sent to %s, which it is not bound to: bind the secret to that host if it may have it", secret.Name, name)
 	for _, host := range secret.Hosts {
 		bound, ports, hasPorts := strings.Cut(host, ":")
-		if !matchName(strings.ToLower(bound), name) || !matchPort(ports, hasPorts, port) {
+		if !matchName(strings.ToLower(bound), name) {
 			continue
 		}
-		if secure || hasPorts && port == 80 {
+		if matchPort(ports, hasPorts, port) && (secure || hasPorts && port == 80) {
 			return true, ""
 		}
-		return false, fmt.Sprintf("the placeholder of secret %s was sent without TLS: use https", secret.Name)
+		if !secure {
+			why = fmt.Sprintf("the placeholder of secret %s was sent to %s without TLS: use https", secret.Name, name)
+		}
 	}
-	return false, fmt.Sprintf("the placeholder of secret %s was sent to %s, which it is not bound to: bind the secret to that host if it may have it", secret.Name, name)
+	return false, why
 }
 
 func matchName(bound, name string) bool {
