@@ -2,7 +2,6 @@ package secret
 
 import (
 	"fmt"
-	"net/netip"
 	"regexp"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ const (
 
 var (
 	validName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
+	addressEnd = regexp.MustCompile(`^([0-9]+|0x[0-9a-f]*)$`) // https://url.spec.whatwg.org/#ends-in-a-number-checker
 	validLabel = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
 )
 
@@ -113,8 +113,8 @@ func cleanHost(host string) (string, error) {
 	if len(labels) > 253 {
 		return wrong("a name has at most 253 characters")
 	}
-	if _, err := netip.ParseAddr(labels); err == nil {
-		return wrong("a secret is bound to names, for whose servers there are certificates")
+	if last := labels[strings.LastIndexByte(labels, '.')+1:]; last != "" && addressEnd.MatchString(last) {
+		return wrong("a secret is bound to names, for whose servers there are certificates, and only addresses end in a number")
 	}
 	for label := range strings.SplitSeq(labels, ".") {
 		if strings.HasPrefix(label, "*") {

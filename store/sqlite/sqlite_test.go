@@ -79,6 +79,37 @@ func TestRecordsSurviveReopening(t *testing.T) {
 	}
 }
 
+func TestSecretsSurviveReopening(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	start := time.UnixMicro(1_700_000_000_123_456).UTC()
+	sealed := func(name, content string) store.SealedSecret {
+		return store.SealedSecret{Sealed: []byte(content), Secret: cove.Secret{
+			Name: name, Hosts: []string{"a.example.org", "*.b:8443"}, In: []cove.SecretPlace{cove.SecretInBody}, CreatedAt: start, UpdatedAt: start.Add(time.Hour),
+		}}
+	}
+	for _, secret := range []store.SealedSecret{sealed("B", "b"), sealed("A", "old"), sealed("A", "\x00\xff"), sealed("C", "c")} {
+		if err := s.PutSecret(t.Context(), secret); err != nil {
+			t.Fatalf("PutSecret %s: %v", secret.Name, err)
+		}
+	}
+	for range 2 { // the second one finds none, which is no error
+		if err := s.DeleteSecret(t.Context(), "C"); err != nil {
+			t.Fatalf("DeleteSecret: %v", err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatalf("Close: %v", err)
+	}
+	got, err := openStore(t, dir).Secrets(t.Context())
+	if err != nil {
+		t.Fatalf("Secrets: %v", err)
+	}
+	if diff := cmp.Diff([]store.SealedSecret{sealed("A", "\x00\xff"), sealed("B", "b")}, got); diff != "" {
+		t.Errorf("secrets differ (-want +got):\n%s", diff)
+	}
+}
+
 func TestDirectoryBelongsToOneStoreAtATime(t *testing.T) {
 	dir := t.TempDir()
 	first := openStore(t, dir)
