@@ -34,9 +34,11 @@ type compiler struct {
 	r        *Rules
 	problems cove.Problems
 	hints    []string
+	withheld int // problems that are the operator's to allow
 }
 
-// Compile checks a policy. Its error is cove.Invalid, and lists all that is wrong.
+// Compile checks a policy. Its error lists all that is wrong; it is cove.Invalid, or
+// cove.Forbidden where nothing is but what the operator might allow.
 func Compile(n cove.Network, o CompileOptions) (*Rules, error) {
 	c := &compiler{o: o, r: &Rules{mode: n.Mode, limits: n.Limits}}
 	if c.r.mode == "" {
@@ -88,7 +90,11 @@ func (c *compiler) err() error {
 		texts = append(texts[:maxProblems:maxProblems], fmt.Sprintf("and %d more problems", more))
 	}
 	hints := c.hints[:min(len(c.hints), maxProblems)]
-	return texts.Err(cove.Invalid, "network", strings.Join(hints, "; "))
+	code := cove.Invalid
+	if c.withheld == len(c.problems) {
+		code = cove.Forbidden
+	}
+	return texts.Err(code, "network", strings.Join(hints, "; "))
 }
 
 // list reads the rules of one list into a table.
@@ -154,7 +160,8 @@ func (c *compiler) reachable(label string, prefix netip.Prefix) bool {
 	if note {
 		c.note("%s", why)
 	} else if why != "" {
-		c.problem("allow public addresses alone; private ones have to be listed by the operator (egress.private of the policy) first", "%s %s", label, why)
+		c.withheld++
+		c.problem("allow public addresses alone; private ones have to be under egress.private of the operator's policy", "%s %s", label, why)
 		return false
 	}
 	return true

@@ -69,7 +69,7 @@ func (l *listening) before(t testing.TB, dial func(context.Context) (net.Conn, e
 func listeningWorld(t *testing.T) (*world, *listening) {
 	t.Helper()
 	l := &listening{}
-	w := newWorldOf(t, Options{}, &memory{t: t, ports: l})
+	w := newWorldOf(t, Options{}, &memory{t: t, front: l.before})
 	return w, l
 }
 

@@ -19,6 +19,7 @@ const (
 	tagCommands  = "commands"
 	tagFiles     = "files"
 	tagPorts     = "ports"
+	tagNetwork   = "network"
 	tagImages    = "images"
 	tagDaemon    = "daemon"
 )
@@ -51,6 +52,7 @@ func openAPIConfig() huma.Config {
 				{Name: tagCommands, Description: "Run a command and wait, or start a process and come back to it."},
 				{Name: tagFiles, Description: "Files inside. A relative path is below the sandbox's working directory."},
 				{Name: tagPorts, Description: "What listens inside."},
+				{Name: tagNetwork, Description: "What sandboxes may reach, what they did, and secrets that they use without seeing them."},
 				{Name: tagImages, Description: "Root filesystems of sandboxes: fetch, import, find, remove."},
 				{Name: tagDaemon, Description: "The daemon and its host."},
 			},

@@ -124,6 +124,8 @@ func (s *Server) register() {
 	s.registerListening()
 	s.registerPorts()
 	s.registerPreviews()
+	s.registerNetwork()
+	s.registerSecrets()
 	s.registerImages()
 	s.registerRuntimes()
 	s.registerEvents()

@@ -52,7 +52,7 @@ func newWorldOf(t testing.TB, o Options, on *memory) *world {
 	}
 	t.Cleanup(func() { records.Close() })
 	host, err := sandbox.Open(context.WithoutCancel(t.Context()), sandbox.Options{
-		Store: records, Default: "memory", Logger: slog.New(slog.DiscardHandler),
+		Store: records, Default: "memory", Logger: slog.New(slog.DiscardHandler), Network: on.network,
 		Drivers: map[string]driver.Opener{"memory": func(string) (driver.Driver, error) { return on, nil }},
 	})
 	if err != nil {
@@ -144,8 +144,12 @@ func eventually(t testing.TB, what string, condition func() bool) {
 
 // memory is the driver.
 type memory struct {
-	t     testing.TB
-	ports *listening // what guests tell of their ports, unless they tell themselves
+	t testing.TB
+	// front returns an address to dial instead of an agent, which is behind dial; nil for
+	// agents themselves.
+	front func(t testing.TB, dial func(context.Context) (net.Conn, error)) string
+	// network is how its sandboxes reach out.
+	network sandbox.NetworkOptions
 }
 
 func (*memory) Probe(context.Context) (driver.Info, error) {
@@ -159,8 +163,8 @@ func (*memory) Probe(context.Context) (driver.Info, error) {
 
 func (d *memory) Create(context.Context, string, *cove.Spec) (driver.Machine, error) {
 	m := &machine{agent: guest.New(guest.Options{}), gone: make(chan struct{}), served: make(chan struct{})}
-	if d.ports != nil {
-		m.front = d.ports.before(d.t, m.dial)
+	if d.front != nil {
+		m.front = d.front(d.t, m.dial)
 	}
 	go func() {
 		defer close(m.served)

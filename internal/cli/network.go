@@ -136,8 +136,8 @@ func (p *program) networkSetVerb() *cobra.Command {
 		Short: "Change what a running sandbox may reach",
 		Long: `Change what a running sandbox may reach. What is not given stays as it is; a list that is
 given takes the place of the one before, and an empty one, as in --deny '', takes it away.
-Connections that are no longer allowed are closed. Allowing something turns on a network
-that was off.
+Connections that are no longer allowed are closed. Allowing something turns a network on
+that was off; --mode none takes all away that was allowed.
 
 With --json, prints what PATCH /v1/sandboxes/{id}/network replies.`,
 		Example: `  cove network set build --allow pip,github.com
@@ -194,14 +194,8 @@ func (p *program) setNetwork(ctx context.Context, id string, change cove.Network
 	if err != nil {
 		return err
 	}
-	if change.Mode == nil && (some(change.Allow) || some(change.Requests) || some(change.Secrets)) {
-		status, err := s.Network(ctx)
-		if err != nil {
-			return err
-		}
-		if mode := cove.NetworkAllow; status.Network.Mode == cove.NetworkNone {
-			change.Mode = &mode
-		}
+	if change.Mode != nil && *change.Mode == cove.NetworkNone {
+		change.Allow, change.Requests, change.Secrets = none(change.Allow), none(change.Requests), none(change.Secrets)
 	}
 	status, err := s.SetNetwork(ctx, change)
 	if err != nil {
@@ -210,7 +204,13 @@ func (p *program) setNetwork(ctx context.Context, id string, change cove.Network
 	return p.showNetwork(status)
 }
 
-func some[T any](list *[]T) bool { return list != nil && len(*list) > 0 }
+// none is an empty list where none was given.
+func none[T any](list *[]T) *[]T {
+	if list == nil {
+		list = &[]T{}
+	}
+	return list
+}
 
 func (p *program) networkLogVerb() *cobra.Command {
 	var follow bool
