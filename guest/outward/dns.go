@@ -23,7 +23,7 @@ const (
 	maxQuery = 1232
 	// maxQueries bounds how many are answered at a time, and maxStreams how many streams there
 	// are for queries.
-	maxQueries, maxStreams = 512, 64
+	maxQueries, maxStreams = 1024, 64
 	// streamPatience bounds how long a stream may be silent.
 	streamPatience = 10 * time.Second
 	// How long programs may remember an address, in seconds. That of a name without a rule
@@ -76,12 +76,7 @@ func (w *Way) servePackets(packets *net.UDPConn) {
 		if query == nil {
 			continue
 		}
-		select {
-		case room <- struct{}{}:
-		default:
-			_, _ = packets.WriteToUDPAddrPort(query.answer(dnsmessage.RCodeServerFailure, nil), from)
-			continue
-		}
+		room <- struct{}{} // until then queries wait in the socket
 		w.work.Go(func() {
 			defer func() { <-room }()
 			_, _ = packets.WriteToUDPAddrPort(w.resolve(query), from)

@@ -57,7 +57,10 @@ type entrance struct {
 // Open makes the way out, closed for now: connections are refused and names are not found
 // until Set. It needs CAP_NET_ADMIN and CAP_NET_RAW, which the caller may drop after it;
 // without them, or on a kernel that can't redirect, it takes to what works without.
-func Open(l *log.Logger) (*Way, error) {
+func Open(l *log.Logger) (*Way, error) { return open(l, install) }
+
+// open does so with a way to have the kernel follow rules.
+func open(l *log.Logger, install func([]rule) error) (*Way, error) {
 	if l == nil {
 		l = log.New(io.Discard, "", 0)
 	}
@@ -67,7 +70,7 @@ func Open(l *log.Logger) (*Way, error) {
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())
 	w.lookups = newLookups(w.lookup)
-	err := w.redirect()
+	err := w.redirect(install)
 	if err != nil {
 		l.Printf("connections are not redirected, so that names stand for addresses of loopback: %v", err)
 		err = w.withoutRedirect()
@@ -96,8 +99,8 @@ const (
 	deadPort     = 65103
 )
 
-// redirect leads everything to the agent.
-func (w *Way) redirect() error {
+// redirect leads everything to the agent, by rules that the kernel is to follow.
+func (w *Way) redirect(install func([]rule) error) error {
 	w.names, w.refused = newNames(reachable), newNames(unreachable)
 	if err := ownEverything(); err != nil {
 		return fmt.Errorf("addresses: %w", err)
