@@ -23,6 +23,9 @@ const (
 	never     opening = iota
 	ifPrivate         // Options.Private, and a rule that names it
 	reserved          // the same; a rule may name it without, to no effect
+	// ifNamed is a rule that names it. Nobody's network is where documentation addresses
+	// are, but for those who use them for servers of their own, such as mirrors.
+	ifNamed
 )
 
 // specials are those of the IANA's registries of special-purpose addresses,
@@ -41,12 +44,12 @@ var specials = []special{
 	{netip.MustParsePrefix("169.254.0.0/16"), "a link-local address", never},
 	{netip.MustParsePrefix("172.16.0.0/12"), "a private address", ifPrivate},
 	{netip.MustParsePrefix("192.0.0.0/24"), "an address of protocols", never},
-	{netip.MustParsePrefix("192.0.2.0/24"), "a documentation address", reserved},
+	{netip.MustParsePrefix("192.0.2.0/24"), "a documentation address", ifNamed},
 	{netip.MustParsePrefix("192.88.99.0/24"), "a 6to4 relay", never},
 	{netip.MustParsePrefix("192.168.0.0/16"), "a private address", ifPrivate},
 	{netip.MustParsePrefix("198.18.0.0/15"), "a benchmarking address", reserved},
-	{netip.MustParsePrefix("198.51.100.0/24"), "a documentation address", reserved},
-	{netip.MustParsePrefix("203.0.113.0/24"), "a documentation address", reserved},
+	{netip.MustParsePrefix("198.51.100.0/24"), "a documentation address", ifNamed},
+	{netip.MustParsePrefix("203.0.113.0/24"), "a documentation address", ifNamed},
 	{netip.MustParsePrefix("224.0.0.0/4"), "a multicast address", never},
 	{netip.MustParsePrefix("240.0.0.0/4"), "a reserved address", never},
 
@@ -56,9 +59,9 @@ var specials = []special{
 	{netip.MustParsePrefix("100::/64"), "a discard address", never},
 	{netip.MustParsePrefix("100:0:0:1::/64"), "a dummy address", never},
 	{netip.MustParsePrefix("2001::/23"), "an address of protocols", never}, // Teredo, ORCHID, benchmarking
-	{netip.MustParsePrefix("2001:db8::/32"), "a documentation address", reserved},
+	{netip.MustParsePrefix("2001:db8::/32"), "a documentation address", ifNamed},
 	{netip.MustParsePrefix("2002::/16"), "a 6to4 address", never},
-	{netip.MustParsePrefix("3fff::/20"), "a documentation address", reserved},
+	{netip.MustParsePrefix("3fff::/20"), "a documentation address", ifNamed},
 	{netip.MustParsePrefix("5f00::/16"), "a segment identifier", never},
 	{netip.MustParsePrefix("fc00::/7"), "a private address", ifPrivate},
 	{netip.MustParsePrefix("fe80::/10"), "a link-local address", never},
@@ -190,7 +193,9 @@ func (g *guard) check(addr netip.Addr, named bool) string {
 		return ""
 	case opens == never:
 		return fmt.Sprintf("%s is %s, which is never reached", addr, what)
-	case !coveredBy(g.private, netip.PrefixFrom(addr, addr.BitLen())):
+	case opens == ifNamed && named:
+		return ""
+	case opens != ifNamed && !coveredBy(g.private, netip.PrefixFrom(addr, addr.BitLen())):
 		return fmt.Sprintf("%s is %s: it is reached only where the operator allows it (egress.private of the policy)", addr, what)
 	case !named:
 		return fmt.Sprintf("%s is %s: it is reached only by a rule that names it, or the whole name that leads to it", addr, what)

@@ -31,9 +31,9 @@ var forbidden = []string{
 	"::ffff:127.0.0.1", "::ffff:10.1.2.3", "::ffff:192.0.3.77", "64:ff9b::192.0.3.77",
 	// Everything that is not public.
 	"0.0.0.0", "0.1.2.3", "::", "::1", "127.0.0.1", "127.255.255.254", "10.0.0.1", "172.16.0.1", "172.31.255.255", "192.168.1.1",
-	"100.64.0.1", "100.127.255.255", "169.254.1.1", "192.0.0.1", "192.0.2.1", "198.18.0.1", "198.19.255.255", "198.51.100.1",
-	"203.0.113.1", "224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "192.88.99.1",
-	"fe80::1", "febf::1", "fec0::1", "fc00::1", "fdff::1", "ff02::1", "2001:db8::1", "3fff::1", "100::1", "2001:2::1", "2001:10::1", "5f00::1",
+	"100.64.0.1", "100.127.255.255", "169.254.1.1", "192.0.0.1", "198.18.0.1", "198.19.255.255",
+	"224.0.0.1", "239.255.255.255", "240.0.0.1", "255.255.255.255", "192.88.99.1",
+	"fe80::1", "febf::1", "fec0::1", "fc00::1", "fdff::1", "ff02::1", "100::1", "2001:2::1", "2001:10::1", "5f00::1",
 	"4000::1", "1::1", "fe00::1",
 	// T68: the host itself.
 	hostAddr,
@@ -77,6 +77,36 @@ func TestT63T64T65T68NoModeReachesWhatIsNotPublic(t *testing.T) {
 				}
 				if i < len(forbidden) && !strings.Contains(events(s)[0].Reason, "name.example is not reached: ") {
 					t.Errorf("reason: %s", events(s)[0].Reason)
+				}
+				_ = s.Close()
+			}
+		})
+	}
+}
+
+// documentation are addresses of examples, which some networks have given to servers of
+// their own.
+var documentation = []string{"192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1", "3fff::1", "64:ff9b::192.0.2.1"}
+
+func TestADocumentationAddressIsReachedByItsNameAlone(t *testing.T) {
+	for title, c := range map[string]struct {
+		network cove.Network
+		want    string
+	}{
+		"open":               {cove.Network{Mode: cove.NetworkOpen}, wire.EgressForbidden},
+		"a wildcard":         {allow("*.example"), wire.EgressForbidden},
+		"another whole name": {allow("other.example"), wire.EgressForbidden},
+		"the whole name":     {allow("name.example"), wire.EgressOK},
+	} {
+		t.Run(title, func(t *testing.T) {
+			for _, text := range documentation {
+				w := newWorld(t, map[string]string{"name.example": text})
+				g, s := open(t, w, compile(t, c.network), withHostAddr)
+				if _, reply := g.connect(wire.EgressRequest{Name: "name.example", Port: 443}); reply.Code != c.want {
+					t.Errorf("connect to a name at %s: %+v", text, reply)
+				}
+				if _, dialled := w.seen(); len(dialled) > 0 != (c.want == wire.EgressOK) {
+					t.Errorf("dialled at %s: %v", text, dialled)
 				}
 				_ = s.Close()
 			}

@@ -252,13 +252,13 @@ func TestPresetsStandForRules(t *testing.T) {
 
 func TestOddButValidPoliciesAreNoted(t *testing.T) {
 	rules := compile(t, cove.Network{
-		Allow: []string{"*.example.org", "a.example.org:443", "pypi.org", "pypi.org", "8.8.8.0/24", "8.8.8.8", "203.0.113.0/24", "no.example.net"},
+		Allow: []string{"*.example.org", "a.example.org:443", "pypi.org", "pypi.org", "8.8.8.0/24", "8.8.8.8", "198.18.7.0/24", "no.example.net"},
 		Deny:  []string{"*.example.net"},
 	})
 	got := rules.Notes()
 	for _, want := range []string{
 		"the rule a.example.org:443 is covered by *.example.org", "the rule pypi.org is there twice", "the rule 8.8.8.8 is covered by 8.8.8.0/24",
-		"203.0.113.0/24 is a documentation address: nothing is reached by it", "the rule no.example.net has no effect: *.example.net is denied",
+		"198.18.7.0/24 is a benchmarking address: nothing is reached by it", "the rule no.example.net has no effect: *.example.net is denied",
 	} {
 		if !slices.Contains(got, want) {
 			t.Errorf("%q lacks %q", got, want)
