@@ -82,16 +82,19 @@ func (d *Driver) look(ctx context.Context) (*facts, error) {
 	var info system.Info
 	var version client.ServerVersionResult
 	err := d.engine.callWithin(ctx, pingTimeout, func(ctx context.Context, c *client.Client) error {
-		if _, err := c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true}); err != nil {
-			return err
-		}
-		result, err := c.Info(ctx, client.InfoOptions{})
-		if info = result.Info; err != nil {
-			return err
-		}
-		version, err = c.ServerVersion(ctx, client.ServerVersionOptions{})
+		_, err := c.Ping(ctx, client.PingOptions{NegotiateAPIVersion: true})
 		return err
 	})
+	if err == nil { // what it has to find out first, as Podman asks its programs, takes longer
+		err = d.engine.call(ctx, func(ctx context.Context, c *client.Client) error {
+			result, err := c.Info(ctx, client.InfoOptions{})
+			if info = result.Info; err != nil {
+				return err
+			}
+			version, err = c.ServerVersion(ctx, client.ServerVersionOptions{})
+			return err
+		})
+	}
 	if err != nil {
 		return nil, cove.Wrap(err, "runtime", d.name)
 	}
