@@ -2,9 +2,7 @@ package docker
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -18,43 +16,27 @@ import (
 	"github.com/covehq/cove/sandbox/drivertest"
 )
 
-// rigVariable makes this program the process that the crash checks kill: it opens the driver
-// of the rig that it describes.
-const rigVariable = "COVE_DOCKER_RIG"
-
-// TestMain is also that process.
+// TestMain is also the process that the crash checks kill.
 func TestMain(m *testing.M) {
-	if text := os.Getenv(rigVariable); text != "" {
-		parts := strings.SplitN(text, "|", 4)
-		d, err := rig{parts[0], parts[1], parts[2], parts[3]}.open()
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		drivertest.CrashWhenAsked(d)
-	}
+	drivertest.CrashRig(func(r rig) (driver.Driver, error) { return r.open() })
 	os.Exit(m.Run())
 }
 
 // rig is one installation of the driver.
 type rig struct {
-	dir, bin, host, runtime string
-}
-
-func (r rig) environment() string {
-	return rigVariable + "=" + strings.Join([]string{r.dir, r.bin, r.host, r.runtime}, "|")
+	Dir, Bin, Host, Runtime string
 }
 
 func (r rig) open() (*Driver, error) {
-	images, err := image.Open(filepath.Join(r.dir, "images"))
+	images, err := image.Open(filepath.Join(r.Dir, "images"))
 	if err != nil {
 		return nil, err
 	}
 	o := Options{
-		StateDir: filepath.Join(r.dir, "state"), DataDir: filepath.Join(r.dir, "data"), Images: images,
-		Agent: filepath.Join(r.bin, "cove-agent"), Host: r.host,
+		StateDir: filepath.Join(r.Dir, "state"), DataDir: filepath.Join(r.Dir, "data"), Images: images,
+		Agent: filepath.Join(r.Bin, "cove-agent"), Host: r.Host,
 	}
-	_, variant, _ := strings.Cut(r.runtime, ":")
+	_, variant, _ := strings.Cut(r.Runtime, ":")
 	d, err := Open(o)(variant)
 	if err != nil {
 		return nil, err
@@ -74,16 +56,7 @@ func engines() []string {
 // binaries returns a directory with the helper programs: COVE_BIN, or built for the test.
 func binaries(t *testing.T) string {
 	t.Helper()
-	if dir := os.Getenv("COVE_BIN"); dir != "" {
-		return dir
-	}
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", dir+"/", "./cmd/cove-agent", "./cmd/cove-runsc")
-	cmd.Dir, cmd.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build: %v\n%s", err, output)
-	}
-	return dir
+	return drivertest.Programs(t, "cove-agent")
 }
 
 // label names an engine in a test's name.
@@ -110,9 +83,9 @@ func TestConformance(t *testing.T) {
 				drivertest.Run(t, func() driver.Driver { return d }, conformance.Options{
 					Spec:      cove.Spec{Runtime: runtime},
 					Reopen:    func() (driver.Driver, error) { return r.open() },
-					Crash:     drivertest.Crasher(r.environment()),
+					Crash:     drivertest.RigCrasher(r),
 					Kill:      func(ctx context.Context, id string) error { return kill(ctx, d, id) },
-					StateDirs: []string{r.dir},
+					StateDirs: []string{r.Dir},
 					Census:    func() map[string]int { return census(t, d) },
 				})
 			})
@@ -140,11 +113,6 @@ func census(t *testing.T, d *Driver) map[string]int {
 	counts["files"] = len(entries)
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	counts["mounts"] = strings.Count(string(mounts), d.state)
-	backing, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	for _, path := range backing {
-		if content, err := os.ReadFile(path); err == nil && strings.HasPrefix(string(content), d.disks.Dir) {
-			counts["loops"]++
-		}
-	}
+	counts["loops"] = drivertest.LoopsOf(d.disks.Dir)
 	return counts
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/covehq/cove/guest/dial"
 	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/sandbox/driver/bind"
+	"github.com/covehq/cove/sandbox/drivertest"
 )
 
 // TestBindMounts runs as an ordinary user too: see TestBindMountsOfAnOrdinaryUser.
@@ -112,7 +113,7 @@ func bindMounts(t *testing.T, d *Driver) {
 			t.Errorf("what was written inside belongs to %d outside, want the user that runs cove, %d", uid, os.Geteuid())
 		}
 	}
-	if left := mountsBelow(d.state); d.kind == kindLinux && len(left) > 0 {
+	if left := drivertest.MountsBelow(d.state); d.kind == kindLinux && len(left) > 0 {
 		t.Errorf("mounted after all: %v", left)
 	}
 }

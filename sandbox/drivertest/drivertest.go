@@ -183,12 +183,5 @@ func followCrash(stdout io.Reader, after time.Duration, kill func()) ([]byte, er
 // Agent builds cmd/cove-agent into dir and returns its path. It is for a TestMain, or for
 // a test whose driver boots a real agent.
 func Agent(ctx context.Context, dir string) (string, error) {
-	path := filepath.Join(dir, "cove-agent")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "github.com/covehq/cove/cmd/cove-agent")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	cmd.WaitDelay = time.Second
-	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the agent: %w\n%s", err, output)
-	}
-	return path, nil
+	return filepath.Join(dir, "cove-agent"), build(ctx, dir, "cove-agent")
 }
