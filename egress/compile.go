@@ -160,11 +160,19 @@ func (c *compiler) reachable(label string, prefix netip.Prefix) bool {
 	if note {
 		c.note("%s", why)
 	} else if why != "" {
-		c.withheld++
+		if openable(prefix.Addr()) {
+			c.withheld++
+		}
 		c.problem("allow public addresses alone; private ones have to be under egress.private of the operator's policy", "%s %s", label, why)
 		return false
 	}
 	return true
+}
+
+// openable says whether an operator can allow an address that is not public: it is one of
+// a private network, RFC 1918 and 6598.
+func openable(addr netip.Addr) bool {
+	return addr.IsPrivate() || netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10).Contains(addr)
 }
 
 // host reads the host of a request rule or a binding, and allows it.

@@ -183,7 +183,7 @@ func TestEveryWrongRuleIsToldAtOnce(t *testing.T) {
 	}
 	for rule, want := range wrong {
 		_, err := egress.Compile(allow(rule), egress.CompileOptions{})
-		if !errors.Is(err, cove.Invalid) || !strings.Contains(err.Error(), want) || cove.HintOf(err) == "" {
+		if err == nil || !strings.Contains(err.Error(), want) || cove.HintOf(err) == "" {
 			t.Errorf("%q: %v (hint %q), want %q", short(rule), err, cove.HintOf(err), want)
 		}
 	}
@@ -211,9 +211,25 @@ func TestT64WhatTheOperatorOpensMayBeNamed(t *testing.T) {
 	private := []string{"10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.1/32"}
 	compile(t, allow("10.1.0.0/16:5432", "10.0.0.0/8", "10.1.2.3", "100.64.0.0/10"), private...)
 	for _, rule := range []string{"192.168.0.0/16", "169.254.169.254", "169.254.0.0/16", "127.0.0.1", "100.100.100.200"} {
-		if _, err := egress.Compile(allow(rule), egress.CompileOptions{Private: prefixes(private)}); !errors.Is(err, cove.Invalid) {
+		if _, err := egress.Compile(allow(rule), egress.CompileOptions{Private: prefixes(private)}); err == nil {
 			t.Errorf("%s: %v", rule, err)
 		}
+	}
+}
+
+func TestT64WhatTheOperatorMightAllowIsForbiddenAndAllElseIsInvalid(t *testing.T) {
+	for rule, want := range map[string]cove.Code{
+		"10.0.0.0/8": cove.Forbidden, "192.168.1.5:8080": cove.Forbidden, "100.64.1.1": cove.Forbidden, "::ffff:10.0.0.1": cove.Forbidden,
+		"127.0.0.1": cove.Invalid, "169.254.169.254": cove.Invalid, "0.0.0.0/0": cove.Invalid, "168.63.129.16": cove.Invalid, "127.1": cove.Invalid,
+	} {
+		_, err := egress.Compile(allow(rule), egress.CompileOptions{})
+		if got := cove.CodeOf(err); got != want {
+			t.Errorf("%s: %s, want %s", rule, got, want)
+		}
+	}
+	_, err := egress.Compile(allow("10.0.0.1", "pypi.org:0"), egress.CompileOptions{})
+	if got := cove.CodeOf(err); got != cove.Invalid {
+		t.Errorf("with a mistake beside it: %s, want invalid", got)
 	}
 }
 
@@ -325,7 +341,7 @@ func FuzzRules(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		rules, err := egress.Compile(cove.Network{Mode: cove.NetworkAllow, Allow: []string{text}}, egress.CompileOptions{})
-		if (rules == nil) != (err != nil) || err != nil && !errors.Is(err, cove.Invalid) {
+		if (rules == nil) != (err != nil) || err != nil && !errors.Is(err, cove.Invalid) && !errors.Is(err, cove.Forbidden) {
 			t.Fatalf("%q: %v, %v", text, rules, err)
 		}
 		if err != nil {
