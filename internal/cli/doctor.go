@@ -23,7 +23,8 @@ func (p *program) doctorVerb() *cobra.Command {
 it isolates with, how far each limit and protection holds, what is known to be wrong
 with its version, and what would make it work where it does not. Each that can run
 boots a sandbox that is removed at once. With --deep, it also has to keep every promise
-that Cove's drivers give, which takes a minute or two for each.
+that Cove's drivers give, which takes a minute or two for each. Without names, presets of
+the network that can't be used here are told too.
 
 The exit code is 1 when a runtime that is named, or else the default one, does not work,
 or a promise is broken.`,
@@ -44,6 +45,12 @@ type Examination struct {
 	cove.Runtime
 	Trial  *Trial    `json:"trial,omitempty"`  // of a runtime that says it can run
 	Checks []Outcome `json:"checks,omitempty"` // with --deep
+}
+
+// Findings is what the doctor says.
+type Findings struct {
+	Runtimes []Examination        `json:"runtimes"`
+	Presets  []cove.NetworkPreset `json:"presets,omitempty"`
 }
 
 // Trial is how a sandbox of the runtime came and went.
@@ -88,10 +95,19 @@ func (d *doctor) run(ctx context.Context, args []string) error {
 			}
 		}
 	}
-	if d.json {
-		if err := d.writeJSON(map[string][]Examination{"runtimes": found}); err != nil {
+	var presets []cove.NetworkPreset
+	if len(args) == 0 {
+		if presets, err = c.NetworkPresets(ctx); err != nil {
 			return err
 		}
+	}
+	if d.json {
+		err = d.writeJSON(Findings{found, presets})
+	} else {
+		_, err = io.WriteString(d.Stdout, presetsText(presets))
+	}
+	if err != nil {
+		return err
 	}
 	if !sick {
 		return nil
@@ -100,6 +116,26 @@ func (d *doctor) run(ctx context.Context, args []string) error {
 		Code: cove.Unavailable, Op: "doctor", Err: errors.New("a runtime that is needed does not work on this machine"),
 		Hint: "do what is said above, or choose another runtime: --runtime, or cove serve --default-runtime",
 	}
+}
+
+// presetsText tells which presets can be used, and of the others why not.
+func presetsText(presets []cove.NetworkPreset) string {
+	if len(presets) == 0 {
+		return ""
+	}
+	var usable []string
+	var b strings.Builder
+	for _, preset := range presets {
+		if preset.Error == "" {
+			usable = append(usable, preset.Name)
+		} else {
+			fmt.Fprintf(&b, "    %-12s %s\n", "without", clean(preset.Name+": "+preset.Error, ""))
+		}
+		for _, warning := range preset.Warnings {
+			fmt.Fprintf(&b, "    %-12s %s\n", "warning", clean(preset.Name+": "+warning, ""))
+		}
+	}
+	return fmt.Sprintf("network presets: %s\n%s", dash(clean(strings.Join(usable, " "), "")), b.String())
 }
 
 // chosen returns the runtimes with these names, or all.

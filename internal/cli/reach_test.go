@@ -208,3 +208,17 @@ func TestLinesOfTheNetworkLog(t *testing.T) {
 		}
 	}
 }
+
+func TestTheDoctorTellsWhichPresetsCantBeUsed(t *testing.T) {
+	got := presetsText([]cove.NetworkPreset{
+		{Name: "npm", Rules: []string{"npm.corp:443"}, Warnings: []string{"npm.corp is private"}},
+		{Name: "cargo", Error: "cargo is not installed: install\x1b it"}, {Name: "pip"},
+	})
+	want := "network presets: npm pip\n    warning      npm: npm.corp is private\n    without      cargo: cargo is not installed: install  it\n"
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+	if got := presetsText(nil); got != "" {
+		t.Errorf("without any: %q", got)
+	}
+}
