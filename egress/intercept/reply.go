@@ -203,6 +203,8 @@ func (c *connection) explain(err error) (int, string) {
 		return http.StatusBadGateway, fmt.Sprintf("%s has a certificate that is not trusted here: %v", c.address(), certificate.Err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		return http.StatusGatewayTimeout, fmt.Sprintf("%s did not answer in time: %v", c.address(), err)
+	case errors.Is(err, cove.Forbidden): // where the name led to is not for the sandbox
+		return http.StatusForbidden, fmt.Sprintf("%s was not reached: %v", c.address(), err)
 	case errors.As(err, &failure):
 		return http.StatusBadGateway, fmt.Sprintf("%s was not reached: %v", c.address(), err)
 	case strings.Contains(err.Error(), "response headers exceeded"), strings.Contains(err.Error(), "header list larger"):

@@ -32,7 +32,7 @@ func github(hosts ...string) egress.SecretValue {
 
 // world is an opener between a guest's clients and a server.
 type world struct {
-	t       *testing.T
+	t       testing.TB
 	ca      *Authority
 	opened  egress.Opened // what a connection is opened with
 	server  string        // address
@@ -56,7 +56,7 @@ type options struct {
 	http1   bool           // the server speaks nothing newer
 }
 
-func newWorld(t *testing.T, handler http.HandlerFunc, o options) *world {
+func newWorld(t testing.TB, handler http.HandlerFunc, o options) *world {
 	t.Helper()
 	w := &world{t: t, log: &syncBuffer{}, changed: make(chan struct{}, 1000)}
 	ca, err := OpenAuthority(t.TempDir())
@@ -163,7 +163,7 @@ func (w *world) serve(opener *Opener) {
 }
 
 // listen serves each connection with f, and closes it after that.
-func listen(t *testing.T, f func(net.Conn)) string {
+func listen(t testing.TB, f func(net.Conn)) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
