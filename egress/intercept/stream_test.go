@@ -44,7 +44,7 @@ func FuzzStreamIsReplaceAllForAnyPieces(f *testing.F) {
 	f.Add("abcdabcdxxabc", "abcd", []byte{1, 2, 3})
 	f.Add("aaaaaaaaaaa", "aaaa", []byte{1})
 	f.Add("xabababab", "abab", []byte{3, 1})
-	f.Add(strings.Repeat("ghp_0123456789", 9000), "ghp_0123456789", []byte{16, 7})
+	f.Add(strings.Repeat("ghp_0123456789", 40), "ghp_0123456789", []byte{16, 7})
 	f.Fuzz(func(t *testing.T, text, old string, cuts []byte) {
 		if len(old) < minPattern || len(old) > 1000 {
 			t.Skip()
