@@ -25,11 +25,11 @@ const (
 //	pip                   a preset: the names of a package manager's servers here
 //	sandbox:db:5432       a port of another sandbox of the same owner, as db.sandbox
 //
-// Deny beats allow.
+// Deny beats allow, and a denial without ports is of all of them.
 type Network struct {
 	Mode     NetworkMode   `json:"mode,omitempty" enum:"none,allow,open" doc:"none: loopback only; allow: what allow lists; open: public addresses. Default allow with an allow list, else none"`
 	Allow    []string      `json:"allow,omitempty" maxItems:"1000" doc:"rules: NAME, *.NAME, ADDRESS or CIDR, each with :PORT, :FROM-TO or :* (80 and 443 without), a preset, or sandbox:NAME:PORT" example:"[\"pip\",\"api.github.com\"]"`
-	Deny     []string      `json:"deny,omitempty" maxItems:"1000" doc:"rules that win over allow and open"`
+	Deny     []string      `json:"deny,omitempty" maxItems:"1000" doc:"rules that win over allow and open; those without ports are of every port"`
 	Requests []RequestRule `json:"requests,omitempty" maxItems:"1000" doc:"rules on HTTP requests, of which the first that matches decides; TLS to their hosts is opened"`
 	Secrets  []SecretUse   `json:"secrets,omitempty" maxItems:"100" doc:"secrets that the sandbox uses without seeing them; TLS to their hosts is opened"`
 	Limits   NetworkLimits `json:"limits,omitzero"`

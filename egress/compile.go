@@ -113,15 +113,16 @@ func (c *compiler) list(which string, texts []string, defaults []portRange, into
 			c.problem(cove.HintOf(err), "%s: %s: %v", which, short(text), err)
 			continue
 		}
-		if len(expanded) == 0 {
-			c.problem("run cove network presets to see what each means here", "%s: the preset %s stands for nothing here", which, short(text))
-		}
+		before, wrong := len(into.all), len(c.problems)
 		for _, inner := range expanded {
 			if isPreset(inner) {
 				c.problem("let presets stand for names", "%s: the preset %s stands for %q, which is no name", which, short(text), short(inner))
 				continue
 			}
 			c.rule(which, inner, text, defaults, into)
+		}
+		if len(into.all) == before && len(c.problems) == wrong {
+			c.problem("run cove network presets to see what each means here", "%s: the preset %s stands for nothing that can be reached", which, short(text))
 		}
 	}
 }
@@ -137,8 +138,17 @@ func (c *compiler) rule(which, text, written string, defaults []portRange, into 
 		c.problem(flaw.hint, "%s %s", label, flaw.text)
 		return
 	}
-	if r.kind == addresses && into == &c.r.allow && !c.reachable(label, r.prefix) {
-		return
+	if r.kind == addresses && into == &c.r.allow {
+		if flaw := c.unreachable(r.prefix); flaw != nil && text != written {
+			c.note("%s %s, and is left out", label, flaw.text)
+			return
+		} else if flaw != nil {
+			if flaw.operators {
+				c.withheld++
+			}
+			c.problem(flaw.hint, "%s %s", label, flaw.text)
+			return
+		}
 	}
 	if len(into.all) >= maxRules {
 		if len(into.all) == maxRules {
@@ -150,29 +160,16 @@ func (c *compiler) rule(which, text, written string, defaults []portRange, into 
 	into.add(&r)
 }
 
-// reachable says whether addresses may be allowed, and notes why not.
-func (c *compiler) reachable(label string, prefix netip.Prefix) bool {
+// unreachable returns why addresses can't be allowed, or nil, and notes what has no effect.
+func (c *compiler) unreachable(prefix netip.Prefix) *flaw {
 	if prefix.Addr().Is6() {
-		c.problem("allow the host by its name: the daemon uses IPv6 where it leads there", "%s is IPv6, which has no way out of a sandbox", label)
-		return false
+		return &flaw{text: "is IPv6, which has no way out of a sandbox", hint: "allow the host by its name: the daemon uses IPv6 where it leads there"}
 	}
-	why, note := withheld(prefix, c.o.Private)
-	if note {
-		c.note("%s", why)
-	} else if why != "" {
-		if openable(prefix.Addr()) {
-			c.withheld++
-		}
-		c.problem("allow public addresses alone; private ones have to be under egress.private of the operator's policy", "%s %s", label, why)
-		return false
+	flaw, note := withheld(prefix, c.o.Private)
+	if note != "" {
+		c.note("%s", note)
 	}
-	return true
-}
-
-// openable says whether an operator can allow an address that is not public: it is one of
-// a private network, RFC 1918 and 6598.
-func openable(addr netip.Addr) bool {
-	return addr.IsPrivate() || netip.PrefixFrom(netip.AddrFrom4([4]byte{100, 64}), 10).Contains(addr)
+	return flaw
 }
 
 // host reads the host of a request rule or a binding, and allows it.
@@ -190,7 +187,7 @@ func (c *compiler) host(label, written, text string, defaults []portRange) (rule
 	return r, true
 }
 
-var notAName = flaw{"is not a name", "write a host's name, as in api.github.com"}
+var notAName = flaw{text: "is not a name", hint: "write a host's name, as in api.github.com"}
 
 // secret reads what a secret is bound to. Values are not looked at.
 func (c *compiler) secret(use cove.SecretUse) {

@@ -103,7 +103,7 @@ func (g *Gateway) Close() error {
 	for _, s := range sessions {
 		_ = s.Close() // it never fails
 	}
-	g.resolver.wait()
+	g.resolver.close()
 	return nil
 }
 
@@ -112,10 +112,11 @@ type SessionOptions struct {
 	ID    string
 	Rules *Rules // nil allows nothing
 	// Spare opens a stream on which the agent may ask: see wire.EgressPath. Its errors are
-	// retried with growing pauses until Close, which ends ctx.
+	// retried with growing pauses until Close, which ends ctx. A stream that has a method
+	// Bare, as those of dial.Client.DialEgress, is copied by the kernel where that is faster.
 	Spare func(ctx context.Context) (net.Conn, error)
 	// Peer connects to a port of the sandbox that a rule sandbox:NAME:PORT names; nil
-	// refuses such connections.
+	// refuses such connections. The connection outlives ctx.
 	Peer func(ctx context.Context, name string, port int) (net.Conn, error)
 	// Opener serves connections to names that have request rules or secrets; nil refuses
 	// them.

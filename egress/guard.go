@@ -22,7 +22,7 @@ type opening int
 const (
 	never     opening = iota
 	ifPrivate         // Options.Private, and a rule that names it
-	reserved          // the same; a rule may name it without, to no effect
+	reserved          // the same; a rule may name it without that, to no effect
 	// ifNamed is a rule that names it. Nobody's network is where documentation addresses
 	// are, but for those who use them for servers of their own, such as mirrors.
 	ifNamed
@@ -124,9 +124,9 @@ func ofBlock(addr netip.Addr) (string, opening) {
 	return "", never
 }
 
-// withheld returns why a rule can't allow a range of addresses, or "". note says that it
+// withheld returns why a rule can't allow a range of addresses, or nil. note says that it
 // may, but to no effect.
-func withheld(prefix netip.Prefix, private []netip.Prefix) (why string, note bool) {
+func withheld(prefix netip.Prefix, private []netip.Prefix) (f *flaw, note string) {
 	for _, s := range specials {
 		if !s.prefix.Overlaps(prefix) {
 			continue
@@ -135,19 +135,22 @@ func withheld(prefix netip.Prefix, private []netip.Prefix) (why string, note boo
 		if prefix.Bits() > inner.Bits() {
 			inner = prefix
 		}
-		switch {
-		case s.opens == reserved && !coveredBy(private, inner) && s.prefix.Bits() <= prefix.Bits():
-			return fmt.Sprintf("%s is %s: nothing is reached by it", prefix, s.what), true
-		case s.opens == never, s.opens == ifPrivate && !coveredBy(private, inner):
-			return holds(prefix, s.what), false
+		switch opened := coveredBy(private, inner); {
+		case s.opens == never:
+			return &flaw{text: holds(prefix, s.what), hint: "allow public addresses alone"}, ""
+		case s.opens == ifPrivate && !opened:
+			f = &flaw{text: holds(prefix, s.what), operators: true,
+				hint: "allow public addresses alone; private ones have to be under egress.private of the operator's policy"}
+		case s.opens == reserved && !opened && inner == prefix:
+			note = fmt.Sprintf("%s is %s: nothing is reached by it", prefix, s.what)
 		}
 	}
 	for _, addr := range metadata {
 		if what, _ := ofBlock(addr); prefix.Contains(addr) && (what == "" || prefix.IsSingleIP()) {
-			return holds(prefix, "a metadata service"), false
+			return &flaw{text: holds(prefix, "a metadata service"), hint: "allow public addresses alone"}, ""
 		}
 	}
-	return "", false
+	return f, note
 }
 
 // holds says what is in a range, or what the one address in it is.

@@ -11,11 +11,12 @@ import (
 )
 
 // Bounds of what a sandbox's log keeps. A guest can ask for thousands of things a second,
-// and what it asked for twice in a second says nothing new.
+// more than anybody reads or a listener should have to write down, and what was refused
+// twice in a second says nothing new.
 const (
 	maxEvents  = 4096
-	eventRate  = 100 // a second
-	eventBurst = 1000
+	eventRate  = 1000 // a second
+	eventBurst = maxEvents
 	sameFor    = time.Second
 	maxSame    = 256
 )

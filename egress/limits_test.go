@@ -434,25 +434,61 @@ func FuzzFrames(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	w := newWorld(f, someNames)
-	g, _ := open(f, w, compile(f, allow("a.example")), nil)
+	gateway, err := egress.New(egress.Options{Lookup: w.lookup, Dial: w.dial})
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer gateway.Close()
+	rules := compile(f, allow("a.example"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if len(body) > 4<<10 {
 			return
 		}
-		var stream net.Conn
-		select {
-		case stream = <-g.streams:
-		case <-time.After(patience):
-			t.Fatal("the host opens no spare stream")
-		}
+		g := newGuest(t)
+		session := gateway.Open(egress.SessionOptions{Rules: rules, Spare: g.spare})
+		stream := g.take()
 		defer stream.Close()
 		_, _ = stream.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(body))), body...))
 		_ = stream.(*net.UnixConn).CloseWrite()
 		ended(t, stream)
-		for _, to := range func() []netip.AddrPort { _, d := w.seen(); return d }() {
+		_ = session.Close()
+		_, dialled := w.seen()
+		for _, to := range dialled {
 			if to.Addr() != netip.MustParseAddr("1.1.1.1") || to.Port() != 443 && to.Port() != 80 {
 				t.Fatalf("%q reached %s", body, to)
 			}
 		}
 	})
+}
+
+// wrapped is a stream as the agent's client hands it out.
+type wrapped struct {
+	*net.UnixConn
+	read *atomic.Int64
+}
+
+func (c *wrapped) Read(p []byte) (int, error) {
+	n, err := c.UnixConn.Read(p)
+	c.read.Add(int64(n))
+	return n, err
+}
+
+func (c *wrapped) Bare() (net.Conn, bool) { return c.UnixConn, true }
+
+func TestTheSocketBeneathAStreamIsWhatIsCopied(t *testing.T) {
+	var read atomic.Int64
+	g, _ := open(t, newWorld(t, someNames), compile(t, allow("a.example")), func(_ *egress.Options, so *egress.SessionOptions) {
+		spare := so.Spare
+		so.Spare = func(ctx context.Context) (net.Conn, error) {
+			conn, err := spare(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &wrapped{conn.(*net.UnixConn), &read}, nil
+		}
+	})
+	exchange(t, g.must("a.example", 443), strings.Repeat("x", 10_000))
+	if got := read.Load(); got == 0 || got > 1000 {
+		t.Errorf("%d bytes were read around it, want those of the request alone", got)
+	}
 }

@@ -40,6 +40,7 @@ type resolver struct {
 
 	mu      sync.Mutex
 	answers map[string]*answer
+	closed  bool
 }
 
 // answer is what a name came to. Its fields are set when done is closed.
@@ -94,7 +95,7 @@ func (r *resolver) answer(name string) *answer {
 		return a
 	}
 	a := &answer{done: make(chan struct{})}
-	if r.ctx.Err() != nil {
+	if r.closed {
 		a.err = &failure{wire.EgressUnavailable, "the daemon is leaving"}
 		close(a.done)
 		return a
@@ -175,9 +176,11 @@ func distinct(addrs []netip.Addr) []netip.Addr {
 	return found
 }
 
-// wait returns when no query is under way any more. The resolver's context has ended.
-func (r *resolver) wait() {
-	r.mu.Lock() // whoever began a query before the end has begun it
+// close waits for the queries that are under way, and begins no other. The resolver's
+// context has ended.
+func (r *resolver) close() {
+	r.mu.Lock()
+	r.closed = true
 	r.mu.Unlock()
 	r.work.Wait()
 }

@@ -35,7 +35,10 @@ var (
 )
 
 // flaw is what is wrong with a rule, and what to write instead.
-type flaw struct{ text, hint string }
+type flaw struct {
+	text, hint string
+	operators  bool // it would be right if the operator allowed it
+}
 
 // has says whether the rule is about this port.
 func (r *rule) has(port int) bool {
@@ -99,7 +102,7 @@ func parseRule(text string, defaults []portRange) (rule, *flaw) {
 		return parsePeer(r, rest)
 	}
 	if strings.Contains(text, "://") {
-		return r, &flaw{"is a URL", "write the name alone, as in pypi.org or pypi.org:8443"}
+		return r, &flaw{text: "is a URL", hint: "write the name alone, as in pypi.org or pypi.org:8443"}
 	}
 	host, ports, hasPorts := strings.Cut(text, ":")
 	if strings.HasPrefix(text, "[") || strings.Contains(ports, ":") {
@@ -137,11 +140,11 @@ func parsePeer(r rule, text string) (rule, *flaw) {
 	const hint = "write the sandbox's name and one of its ports, as in sandbox:db:5432"
 	name, ports, ok := strings.Cut(text, ":")
 	if !ok {
-		return r, &flaw{"names no port", hint}
+		return r, &flaw{text: "names no port", hint: hint}
 	}
 	clean, err := cleanName(name + peerSuffix)
 	if err != nil || clean != name+peerSuffix || strings.Contains(name, ".") {
-		return r, &flaw{"does not have the name of a sandbox", hint}
+		return r, &flaw{text: "does not have the name of a sandbox", hint: hint}
 	}
 	var problem *flaw
 	r.kind, r.name = peer, name
@@ -153,14 +156,14 @@ func parsePeer(r rule, text string) (rule, *flaw) {
 func parseRange(r rule, text string) (rule, *flaw) {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
-		return r, &flaw{"is neither a name nor a range of addresses",
-			"write a range as in 203.0.113.0/24; for paths of a name there are request rules"}
+		return r, &flaw{text: "is neither a name nor a range of addresses",
+			hint: "write a range as in 203.0.113.0/24; for paths of a name there are request rules"}
 	}
 	if prefix.Addr().Is4In6() {
-		return r, &flaw{"is a range of IPv4 addresses in the form of IPv6", "write it as IPv4, as in 203.0.113.0/24"}
+		return r, &flaw{text: "is a range of IPv4 addresses in the form of IPv6", hint: "write it as IPv4, as in 203.0.113.0/24"}
 	}
 	if prefix != prefix.Masked() {
-		return r, &flaw{"has bits set beyond its length", "write " + prefix.Masked().String()}
+		return r, &flaw{text: "has bits set beyond its length", hint: "write " + prefix.Masked().String()}
 	}
 	r.kind, r.prefix = addresses, prefix
 	return r, nil
@@ -169,23 +172,23 @@ func parseRange(r rule, text string) (rule, *flaw) {
 // parseName reads NAME or *.NAME.
 func parseName(r rule, text string) (rule, *flaw) {
 	if text == "*" || text == "**" || text == "*.*" {
-		return r, &flaw{"would allow every name", "use --network open for all public addresses, or list names"}
+		return r, &flaw{text: "would allow every name", hint: "use --network open for all public addresses, or list names"}
 	}
 	name, below := strings.CutPrefix(text, "*.")
 	if strings.Contains(name, "*") {
-		return r, &flaw{"has a * elsewhere than as its first part", "write *.example.org for all names below example.org"}
+		return r, &flaw{text: "has a * elsewhere than as its first part", hint: "write *.example.org for all names below example.org"}
 	}
 	clean, err := asciiName(name)
 	switch {
 	case err == errNameNumber:
-		return r, &flaw{"ends in a number, but is no address", "write an address as four decimal numbers, as in 203.0.113.7"}
+		return r, &flaw{text: "ends in a number, but is no address", hint: "write an address as four decimal numbers, as in 203.0.113.7"}
 	case err != nil:
-		return r, &flaw{err.Error(), "write a host's name, as in pypi.org or *.example.org"}
+		return r, &flaw{text: err.Error(), hint: "write a host's name, as in pypi.org or *.example.org"}
 	case !below && !strings.Contains(text, "."):
-		return r, &flaw{"is a name without a dot",
-			fmt.Sprintf("for a host of that name add a dot, as in %s.; a preset, as pip, has ports of its own", clean)}
+		return r, &flaw{text: "is a name without a dot",
+			hint: fmt.Sprintf("for a host of that name add a dot, as in %s.; a preset, as pip, has ports of its own", clean)}
 	case strings.HasSuffix("."+clean, peerSuffix):
-		return r, &flaw{"is the name of a sandbox", "write sandbox:NAME:PORT"}
+		return r, &flaw{text: "is the name of a sandbox", hint: "write sandbox:NAME:PORT"}
 	}
 	r.name = clean
 	if below {
@@ -196,7 +199,7 @@ func parseName(r rule, text string) (rule, *flaw) {
 
 // parsePorts reads PORT, FROM-TO or *.
 func parsePorts(text string) ([]portRange, *flaw) {
-	bad := &flaw{"has no such port", "write one port, as in :443, some, as in :5000-5010, or all, as in :*"}
+	bad := &flaw{text: "has no such port", hint: "write one port, as in :443, some, as in :5000-5010, or all, as in :*"}
 	if text == "*" {
 		return allPorts, nil
 	}
