@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/covehq/cove"
@@ -25,7 +26,9 @@ const (
 	// maxStreams bounds the requests of one connection that are served at the same time,
 	// and with them the connections to the server.
 	maxStreams = 100
-	// recordHandshake is what a connection that speaks TLS begins with, RFC 8446, 5.1.
+	// The types of records of TLS, RFC 8446, section 5.1: a connection begins with the
+	// second one.
+	recordAlert     = 0x15
 	recordHandshake = 0x16
 )
 
@@ -41,7 +44,8 @@ type connection struct {
 	modern, legacy *http.Transport // the second one speaks HTTP/1 only, for upgrades
 	proxy          *httputil.ReverseProxy
 
-	telling sync.Mutex // events are told one at a time
+	asked   atomic.Bool // there was a request
+	telling sync.Mutex  // events are told one at a time
 
 	mu    sync.Mutex
 	over  bool
@@ -79,6 +83,10 @@ func (c *connection) serve(ctx context.Context, cancel context.CancelFunc) error
 	c.modern.CloseIdleConnections()
 	c.legacy.CloseIdleConnections()
 	_ = server.Shutdown(context.WithoutCancel(ctx)) // the connection is closed; its goroutine is about to end
+	if c.secure && !c.asked.Load() {
+		c.tell(cove.NetworkEvent{Kind: cove.NetworkConnection, Allowed: true, Reason: "the program made no request on it: " +
+			"one that pins a certificate leaves when it sees Cove's, and so does one that opened it for later"})
+	}
 	return nil
 }
 

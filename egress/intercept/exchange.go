@@ -45,6 +45,7 @@ func (c *connection) handle(w http.ResponseWriter, in *http.Request) {
 		return
 	}
 	defer c.group.Done()
+	c.asked.Store(true)
 	x := &exchange{c: c, in: in, path: in.URL.EscapedPath()}
 	if !c.misdirected(x, w) {
 		return

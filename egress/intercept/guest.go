@@ -12,6 +12,7 @@ import (
 type guestConn struct {
 	net.Conn
 	ahead  []byte // read already
+	tail   []byte // the last bytes of what was read in the handshake; nil after it
 	once   sync.Once
 	closed chan struct{}
 	err    error
@@ -46,7 +47,26 @@ func (g *guestConn) Read(p []byte) (int, error) {
 		g.ahead = g.ahead[n:]
 		return n, nil
 	}
-	return g.Conn.Read(p)
+	n, err := g.Conn.Read(p)
+	if g.tail != nil {
+		g.tail = append(g.tail, p[:n]...)
+		g.tail = append(g.tail[:0], g.tail[max(0, len(g.tail)-alertSize):]...)
+	}
+	return n, err
+}
+
+// alertSize is the length of a record that has an alert and no encryption.
+const alertSize = 7
+
+// alert returns the alert that a client ended a handshake with, where it is not encrypted.
+// OpenSSL 3 sends it before it has changed its keys, and to crypto/tls, which has changed
+// them, it is then a record that can't be decrypted.
+func (g *guestConn) alert() (code byte, ok bool) {
+	t := g.tail
+	if len(t) != alertSize || t[0] != recordAlert || t[1] != 3 || t[3] != 0 || t[4] != 2 {
+		return 0, false
+	}
+	return t[6], true
 }
 
 // CloseWrite passes the end of what is sent on, where the connection can.

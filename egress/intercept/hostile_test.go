@@ -282,6 +282,46 @@ func TestClientThatPinsACertificateIsAClearEvent(t *testing.T) {
 	}
 }
 
+// plainAlert is a client that sends its alert as OpenSSL does.
+type plainAlert struct {
+	net.Conn
+	hello bool
+}
+
+func (p *plainAlert) Write(b []byte) (int, error) {
+	if !p.hello {
+		p.hello = true
+		return p.Conn.Write(b)
+	}
+	if _, err := p.Conn.Write([]byte{recordAlert, 3, 3, 0, 2, 2, 48}); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func TestAlertThatIsNotEncryptedIsUnderstood(t *testing.T) {
+	w := newWorld(t, func(http.ResponseWriter, *http.Request) {}, options{rules: allowAll()})
+	conn := tls.Client(&plainAlert{Conn: w.dial("")}, &tls.Config{ServerName: "api.example.org", RootCAs: x509.NewCertPool()})
+	if err := conn.Handshake(); err == nil {
+		t.Fatal("the handshake succeeded")
+	}
+	if e := w.event(refused); !strings.Contains(e.Reason, "does not trust Cove's certificate (unknown certificate authority)") {
+		t.Errorf("event = %+v", e)
+	}
+}
+
+func TestClientThatLeavesAfterTheHandshakeIsToldOf(t *testing.T) {
+	w := newWorld(t, func(http.ResponseWriter, *http.Request) {}, options{rules: allowAll()})
+	conn := w.dial("api.example.org").(*tls.Conn)
+	if err := conn.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	conn.Close()
+	if e := w.event(func(cove.NetworkEvent) bool { return true }); !strings.Contains(e.Reason, "pins a certificate") {
+		t.Errorf("event = %+v", e)
+	}
+}
+
 func TestPlainRequestOnThePortOfTLSIsToldSo(t *testing.T) {
 	w := newWorld(t, func(http.ResponseWriter, *http.Request) {}, options{rules: allowAll()})
 	conn := w.dial("")

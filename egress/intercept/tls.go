@@ -37,28 +37,38 @@ func (c *connection) tlsConfig() *tls.Config {
 func (c *connection) handshake(ctx context.Context) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.opener.o.HeadTimeout)
 	defer cancel()
+	c.guest.tail = []byte{}
 	conn := tls.Server(c.guest, c.tlsConfig())
 	err := conn.HandshakeContext(ctx)
 	if err == nil {
+		c.guest.tail = nil
 		return conn, nil
 	}
-	if errors.Is(err, io.EOF) {
-		return nil, c.fail("the program left during the TLS handshake", io.ErrUnexpectedEOF)
-	}
-	var alert *net.OpError
-	if errors.As(err, &alert) && alert.Op == "remote error" && isAboutTrust(alert.Err) {
+	if alert := c.distrust(err); alert != "" {
 		const advice = "the client does not trust Cove's certificate (%s): it has roots of its own or pins a certificate; " +
 			"let it use the system's roots, or take away the request rules and secrets for %s, without which its TLS passes unopened"
 		c.opener.o.Logger.Warn("the client does not trust Cove's certificate",
-			"sandbox", c.opened.Sandbox, "name", c.name, "alert", printable(alert.Err.Error()))
-		return nil, c.fail("TLS was refused", fmt.Errorf(advice, strings.TrimPrefix(alert.Err.Error(), "tls: "), c.name))
+			"sandbox", c.opened.Sandbox, "name", c.name, "alert", printable(alert))
+		return nil, c.fail("TLS was refused", fmt.Errorf(advice, alert, c.name))
+	}
+	if errors.Is(err, io.EOF) {
+		err = errors.New("the program left")
 	}
 	return nil, c.fail("the TLS handshake failed", err)
 }
 
-// isAboutTrust says whether an alert is one that clients send for a certificate that they
-// do not accept, RFC 8446, 6.2: bad certificate, unknown authority, and so on.
-func isAboutTrust(alert error) bool {
-	text := alert.Error()
-	return strings.Contains(text, "certificate") || strings.Contains(text, "unknown authority") || strings.Contains(text, "access denied")
+// distrust returns the alert by which a client refused a certificate, or "". Its codes are
+// those from bad_certificate to access_denied, RFC 8446, section 6.2.
+func (c *connection) distrust(err error) string {
+	text := ""
+	var remote *net.OpError
+	if code, ok := c.guest.alert(); ok {
+		text = tls.AlertError(code).Error()
+	} else if errors.As(err, &remote) && remote.Op == "remote error" {
+		text = remote.Err.Error()
+	}
+	if strings.Contains(text, "certificate") || strings.Contains(text, "access denied") {
+		return strings.TrimPrefix(text, "tls: ")
+	}
+	return ""
 }
