@@ -43,7 +43,9 @@ func (m *meter) limit(l cove.NetworkLimits) {
 		case l.Rate <= 0:
 			limiter.Store(nil)
 		case old == nil || old.Limit() != rate.Limit(l.Rate):
-			limiter.Store(rate.NewLimiter(rate.Limit(l.Rate), int(min(max(l.Rate/8, smallBuffer), bulk))))
+			// The burst is what is waited for at once: an eighth of a second, so that who waits
+			// soon hears of another limit.
+			limiter.Store(rate.NewLimiter(rate.Limit(l.Rate), int(min(max(l.Rate/8, 1), bulk))))
 		}
 	}
 }

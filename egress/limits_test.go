@@ -224,6 +224,11 @@ func TestLimitsHold(t *testing.T) {
 		if !errors.As(err, &timeout) || !timeout.Timeout() {
 			t.Errorf("64 MiB came at a byte a second: %v", err)
 		}
+		s.SetRules(compile(t, allow("a.example")))
+		_ = conn.SetReadDeadline(time.Now().Add(patience))
+		if _, err := io.CopyN(io.Discard, conn, 8<<20); err != nil {
+			t.Errorf("after the limit is lifted: %v", err)
+		}
 	})
 }
 
