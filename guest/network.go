@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"slices"
@@ -59,11 +60,15 @@ func (a *Agent) serveEgress(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	stream, ok := conn.(*net.UnixConn) // as all are, but for standard streams
+	if !ok {
+		return conn.Close()
+	}
 	_ = conn.SetDeadline(time.Time{})
 	answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + wire.EgressProtocol + "\r\n\r\n"
 	_, err = io.WriteString(conn, answer)
 	// The host speaks when it is asked, and not before.
-	if err != nil || buffered.Reader.Buffered() > 0 || !a.way.Put(conn) {
+	if err != nil || buffered.Reader.Buffered() > 0 || !a.way.Put(stream) {
 		_ = conn.Close()
 	}
 	return nil

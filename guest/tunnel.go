@@ -29,16 +29,22 @@ func (a *Agent) serveTunnel(w http.ResponseWriter, r *http.Request) error {
 		return nil
 	}
 	var in sync.WaitGroup
+	ended := make(chan struct{})
 	in.Go(func() {
 		if _, err := io.Copy(ours, r.Body); err == nil {
 			_ = ours.CloseWrite()
-			return
+			select {
+			case <-ended:
+				return
+			case <-r.Context().Done(): // the caller wants no answer any more
+			}
 		}
 		_ = ours.Close()
 	})
 	if sendPieces(w, controller, ours) != nil || pair.HungUp(ours) {
 		_ = r.Body.Close() // ends the other copy
 	}
+	close(ended)
 	in.Wait()
 	return nil
 }

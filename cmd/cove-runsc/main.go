@@ -10,6 +10,6 @@ import (
 )
 
 func main() {
-	os.Args = withSize(os.Args)
+	os.Args = withOwn(os.Args)
 	maincli.Main()
 }

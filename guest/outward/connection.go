@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/covehq/cove/guest/pair"
 	"github.com/covehq/cove/guest/wire"
 )
 
@@ -25,9 +26,10 @@ func (w *Way) serve(c *net.TCPConn) {
 		return
 	}
 	request := wire.EgressRequest{Kind: wire.EgressConnect, Port: int(target.Port())}
+	const why = 80 // where the host says why a name may not be reached
 	switch name, known := w.nameOf(target.Addr()); {
-	case known && name == "": // an address that stands for a name, but for none now
-		reset(c)
+	case known && name == "", w.refused.prefix.Contains(target.Addr()) && target.Port() != why:
+		reset(c) // an address that stands for no name, or for one that is refused
 		return
 	case known:
 		request.Name = name
@@ -106,12 +108,12 @@ func (w *Way) nameOf(addr netip.Addr) (name string, known bool) {
 // ask sends a request to the host and returns its answer, and the stream on which it came.
 // A stream that turns out to be dead, as all are of a daemon that has ended, is followed by
 // another.
-func (w *Way) ask(request wire.EgressRequest, patience time.Duration) (net.Conn, wire.EgressReply, error) {
+func (w *Way) ask(request wire.EgressRequest, patience time.Duration) (*net.UnixConn, wire.EgressReply, error) {
 	const attempts = 3
 	deadline := time.Now().Add(patience)
 	var err error
 	for range attempts {
-		var stream net.Conn
+		var stream *net.UnixConn
 		if stream, err = w.spares.take(w.ctx, sparePatience); err != nil {
 			return nil, wire.EgressReply{}, err
 		}
@@ -142,7 +144,7 @@ func exchange(stream net.Conn, request wire.EgressRequest, deadline time.Time) (
 }
 
 // keep gives a stream that may be asked again back to the others.
-func (w *Way) keep(stream net.Conn) {
+func (w *Way) keep(stream *net.UnixConn) {
 	if !w.spares.put(stream) {
 		_ = stream.Close()
 	}
@@ -153,14 +155,14 @@ func (w *Way) keep(stream net.Conn) {
 //
 // The copies are left to package io, which has the kernel move the data where both ends are
 // plain sockets.
-func join(program *net.TCPConn, stream net.Conn) {
+func join(program *net.TCPConn, stream *net.UnixConn) {
 	var up sync.WaitGroup
 	up.Go(func() {
 		_, err := io.Copy(stream, program)
 		switch {
 		case err == nil:
-			closeWrite(stream)
-		case polled(stream, 0): // the host wants no more; what it has said is still to arrive
+			_ = stream.CloseWrite()
+		case pair.HungUp(stream): // the host wants no more; what it has said is still to arrive
 			_ = program.CloseRead()
 		default:
 			_ = stream.Close()
@@ -173,16 +175,8 @@ func join(program *net.TCPConn, stream net.Conn) {
 	} else {
 		_ = program.CloseWrite()
 		// The host may end the whole while the program has nothing to say.
-		awaitHangUp(stream)
+		pair.AwaitHangUp(stream)
 		_ = program.Close()
 	}
 	up.Wait()
-}
-
-func closeWrite(c net.Conn) {
-	if half, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-		return
-	}
-	_ = c.Close()
 }

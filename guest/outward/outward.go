@@ -246,7 +246,7 @@ func (w *Way) Owns(port uint16) bool {
 }
 
 // Put takes over a spare stream to the host. It returns false where there are enough.
-func (w *Way) Put(stream net.Conn) bool { return w.spares.put(stream) }
+func (w *Way) Put(stream *net.UnixConn) bool { return w.spares.put(stream) }
 
 // Close ends the way out and every connection, and waits for that.
 func (w *Way) Close() error {

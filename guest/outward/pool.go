@@ -6,7 +6,6 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,8 +14,8 @@ import (
 // pool holds spare streams to the host.
 type pool struct {
 	mu      sync.Mutex
-	idle    []net.Conn
-	waiting []chan net.Conn // each with room for one; the first waits longest
+	idle    []*net.UnixConn
+	waiting []chan *net.UnixConn // each with room for one; the first waits longest
 	closed  bool
 }
 
@@ -30,7 +29,7 @@ const sparePatience = 10 * time.Second
 func newPool() *pool { return new(pool) }
 
 // put takes a stream over, and returns false where it does not.
-func (p *pool) put(c net.Conn) bool {
+func (p *pool) put(c *net.UnixConn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -42,7 +41,7 @@ func (p *pool) put(c net.Conn) bool {
 		return true
 	}
 	if len(p.idle) >= maxSpares {
-		p.idle = slices.DeleteFunc(p.idle, func(c net.Conn) bool {
+		p.idle = slices.DeleteFunc(p.idle, func(c *net.UnixConn) bool {
 			gone := stale(c)
 			if gone {
 				_ = c.Close()
@@ -58,7 +57,7 @@ func (p *pool) put(c net.Conn) bool {
 }
 
 // take returns a stream, for which it waits a while.
-func (p *pool) take(ctx context.Context, patience time.Duration) (net.Conn, error) {
+func (p *pool) take(ctx context.Context, patience time.Duration) (*net.UnixConn, error) {
 	p.mu.Lock()
 	for len(p.idle) > 0 && !p.closed {
 		last := len(p.idle) - 1
@@ -74,7 +73,7 @@ func (p *pool) take(ctx context.Context, patience time.Duration) (net.Conn, erro
 		p.mu.Unlock()
 		return nil, net.ErrClosed
 	}
-	turn := make(chan net.Conn, 1)
+	turn := make(chan *net.UnixConn, 1)
 	p.waiting = append(p.waiting, turn)
 	p.mu.Unlock()
 	timer := time.NewTimer(patience)
@@ -86,7 +85,7 @@ func (p *pool) take(ctx context.Context, patience time.Duration) (net.Conn, erro
 	case <-ctx.Done():
 	}
 	p.mu.Lock()
-	p.waiting = slices.DeleteFunc(p.waiting, func(other chan net.Conn) bool { return other == turn })
+	p.waiting = slices.DeleteFunc(p.waiting, func(other chan *net.UnixConn) bool { return other == turn })
 	p.mu.Unlock()
 	select {
 	case c := <-turn: // it came in the last moment
@@ -109,41 +108,16 @@ func (p *pool) close() {
 
 // stale reports whether the other end of an idle stream is closed, or says something that
 // nobody asked for.
-func stale(c net.Conn) bool { return polled(c, unix.POLLIN|unix.POLLRDHUP) }
-
-// polled reports whether one of these events is there, or the end of both directions.
-func polled(c net.Conn, events int16) bool {
-	socket, ok := c.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := socket.SyscallConn()
+func stale(c *net.UnixConn) bool {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return true
 	}
 	found := true
-	err = raw.Control(func(fd uintptr) { found = pending(fd, events) })
+	err = raw.Control(func(fd uintptr) {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
+		n, err := unix.Poll(poll, 0)
+		found = err == nil && n > 0
+	})
 	return err != nil || found
-}
-
-// pending asks the kernel for events of a descriptor that are there.
-func pending(fd uintptr, events int16) bool {
-	poll := []unix.PollFd{{Fd: int32(fd), Events: events}}
-	n, err := unix.Poll(poll, 0)
-	return err == nil && n > 0
-}
-
-// awaitHangUp returns when a stream is closed, at this end or whole at the other. It is
-// called after the last byte was read.
-func awaitHangUp(c net.Conn) {
-	socket, ok := c.(syscall.Conn)
-	if !ok {
-		return
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return
-	}
-	// The function is called again for each event of the socket.
-	_ = raw.Read(func(fd uintptr) bool { return pending(fd, 0) })
 }

@@ -45,6 +45,21 @@ func Conn(end *os.File) (*net.UnixConn, error) {
 	return conn.(*net.UnixConn), nil
 }
 
+// AwaitHangUp returns when the other end was closed, with true, or this one was. It is for an
+// end that was read to its end.
+func AwaitHangUp(end *net.UnixConn) bool {
+	raw, err := end.SyscallConn()
+	if err != nil {
+		return false
+	}
+	// The function is called again for each event of the socket.
+	return raw.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd)}}
+		_, err := unix.Poll(poll, 0)
+		return err == nil && poll[0].Revents&unix.POLLHUP != 0
+	}) == nil
+}
+
 // HungUp reports whether the other end was closed, and not only shut for writing. It does
 // not wait, and takes nothing of what is yet to be read.
 func HungUp(end *net.UnixConn) bool {

@@ -15,6 +15,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"sync"
 	"time"
@@ -139,6 +140,7 @@ func (c *Carrier) Dial(ctx context.Context) (net.Conn, error) {
 // stream is one request.
 type stream struct {
 	request *io.PipeWriter // what goes to the agent
+	wrote   chan struct{}  // closed when all of that is on its way
 	reply   io.ReadCloser  // what comes from it
 }
 
@@ -151,6 +153,9 @@ func (c *Carrier) open(ctx, life context.Context) (*stream, error) {
 	stop := context.AfterFunc(ctx, func() { giveUp(context.Cause(ctx)) })
 	defer stop()
 	body, request := io.Pipe()
+	wrote := make(chan struct{})
+	written := sync.OnceFunc(func() { close(wrote) })
+	life = httptrace.WithClientTrace(life, &httptrace.ClientTrace{WroteRequest: func(httptrace.WroteRequestInfo) { written() }})
 	r, err := http.NewRequestWithContext(life, http.MethodPost, "http://guest"+wire.TunnelPath, body)
 	if err != nil {
 		return nil, err
@@ -169,7 +174,7 @@ func (c *Carrier) open(ctx, life context.Context) (*stream, error) {
 		_ = body.CloseWithError(err)
 		return nil, fmt.Errorf("carrier: %w", context.Cause(life))
 	}
-	return &stream{request: request, reply: response.Body}, nil
+	return &stream{request: request, wrote: wrote, reply: response.Body}, nil
 }
 
 // run copies both ways between the agent and the caller's socket, and returns when both
@@ -180,19 +185,35 @@ func (s *stream) run(life context.Context, end context.CancelFunc, socket *net.U
 	defer stop()
 	var out sync.WaitGroup
 	out.Go(func() {
-		_, err := io.CopyBuffer(s.request, onlyReader{socket}, make([]byte, pieces))
-		if err != nil || pair.HungUp(socket) {
+		if _, err := io.CopyBuffer(s.request, onlyReader{socket}, make([]byte, pieces)); err != nil {
 			end()
 			_ = s.request.CloseWithError(net.ErrClosed)
 			return
 		}
 		_ = s.request.Close()
+		s.awaitHangUp(life, socket)
+		end()
 	})
 	_ = s.receive(socket) // until the agent hangs up, or the caller
 	end()
 	_ = socket.Close()
 	_ = s.reply.Close()
 	out.Wait()
+}
+
+// awaitHangUp returns when the caller, who has said all, has closed its socket whole, and
+// that is on its way to the agent.
+func (s *stream) awaitHangUp(life context.Context, socket *net.UnixConn) {
+	if !pair.AwaitHangUp(socket) {
+		return
+	}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-s.wrote:
+	case <-timer.C: // the agent does not take it
+	case <-life.Done():
+	}
 }
 
 // receive copies the pieces of the reply to the caller's socket: each has its length in

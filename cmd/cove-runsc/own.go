@@ -19,9 +19,13 @@ const sizeVariable = "COVE_ROOT_SIZE"
 // maxConfig bounds what is read of a bundle's configuration.
 const maxConfig = 16 << 20
 
-// withSize returns the arguments with a bound on the root filesystem, where they are to
-// create a container that asks for one.
-func withSize(args []string) []string {
+// wayVariable is there where the agent is to make a way out of the sandbox, for which it
+// needs raw sockets: gVisor takes the capability from all who were not promised it.
+const wayVariable = "COVE_NETWORK"
+
+// withOwn returns the arguments with flags for the one container that they are to create: a
+// bound on the root filesystem, and raw sockets, where it asks for them.
+func withOwn(args []string) []string {
 	verb := slices.Index(args, "create")
 	if verb < 0 {
 		return args
@@ -37,29 +41,30 @@ func withSize(args []string) []string {
 			bundle = args[verb+i+1]
 		}
 	}
-	size := sizeOf(filepath.Join(bundle, "config.json"))
-	if size <= 0 {
-		return args
+	var flags []string
+	for _, variable := range environmentOf(filepath.Join(bundle, "config.json")) {
+		name, value, _ := strings.Cut(variable, "=")
+		size, err := strconv.ParseInt(value, 10, 64)
+		switch {
+		case name == sizeVariable && err == nil && size > 0:
+			flags = append(flags, "--overlay2=root:self,size="+strconv.FormatInt(size, 10))
+		case name == wayVariable && value != "":
+			flags = append(flags, "--net-raw")
+		}
 	}
-	return slices.Insert(slices.Clone(args), verb, "--overlay2=root:self,size="+strconv.FormatInt(size, 10))
+	return slices.Insert(slices.Clone(args), verb, flags...)
 }
 
-// sizeOf returns the size that a container's configuration asks for, 0 for none.
-func sizeOf(path string) int64 {
+// environmentOf returns the environment of a container's first process.
+func environmentOf(path string) []string {
 	file, err := os.Open(path)
 	if err != nil {
-		return 0 // gVisor says what is wrong with it
+		return nil // gVisor says what is wrong with it
 	}
 	defer file.Close()
 	var config struct{ Process struct{ Env []string } }
 	if err := json.NewDecoder(io.LimitReader(file, maxConfig)).Decode(&config); err != nil {
-		return 0
+		return nil
 	}
-	for _, variable := range config.Process.Env {
-		if text, ok := strings.CutPrefix(variable, sizeVariable+"="); ok {
-			size, _ := strconv.ParseInt(text, 10, 64)
-			return size
-		}
-	}
-	return 0
+	return config.Process.Env
 }
