@@ -73,10 +73,7 @@ func (s *secrets) putInTrailer(trailer http.Header, used *usage) error {
 
 func (s *secrets) putInHeader(header http.Header, used *usage) error {
 	admit := s.admitIn(cove.SecretInHeader, used)
-	for name, values := range header {
-		if _, err := s.out.replace(strings.ToLower(name), func(i int) error { return s.admit(i, "header's name", used) }); err != nil {
-			return err
-		}
+	for _, values := range header {
 		for i, value := range values {
 			swapped, err := s.out.replace(value, admit)
 			if err == nil && swapped == value {
