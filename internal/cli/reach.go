@@ -27,7 +27,7 @@ func networkFlags(flags *pflag.FlagSet, n *cove.Network) {
 // ruleFlags adds the flags of rules.
 func ruleFlags(flags *pflag.FlagSet, allow, deny *[]string) {
 	flags.Var(repeatable{lister(allow), "RULE,…"}, "allow", "what it may reach: a name, *.NAME, address or CIDR, with :PORT, :FROM-TO or :* where that is not 80 and 443; a preset, as pip; or sandbox:NAME:PORT (repeatable)")
-	flags.Var(repeatable{lister(deny), "RULE,…"}, "deny", "what it may not reach although --allow or open says so (repeatable)")
+	flags.Var(repeatable{lister(deny), "RULE,…"}, "deny", "what it may not reach although --allow or open says so; on every port, unless some are named (repeatable)")
 }
 
 // completeNetwork offers values for those flags.
