@@ -1,7 +1,6 @@
 package containerd
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -77,27 +76,16 @@ func (d *Driver) runsc(ctx context.Context, stdin *os.File, args ...string) erro
 	cmd := exec.CommandContext(ctx, d.options.Runsc, args...)
 	cmd.Env, cmd.Dir, cmd.WaitDelay = bundle.HelperEnv, "/", 2*time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
-	var said bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &capped{&said}, &capped{&said}
+	var said bundle.Said
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, &said, &said
 	err := cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if text := strings.TrimSpace(said.String()); err != nil && text != "" {
+	if text := said.String(); err != nil && text != "" {
 		return fmt.Errorf("%w: %s", err, text)
 	}
 	return err
-}
-
-// capped keeps the first 2 KiB that are written and drops the rest.
-type capped struct{ w *bytes.Buffer }
-
-// Write implements io.Writer.
-func (c *capped) Write(p []byte) (int, error) {
-	if room := 2048 - c.w.Len(); room > 0 {
-		c.w.Write(p[:min(room, len(p))])
-	}
-	return len(p), nil
 }
 
 // Release detaches what gVisor keeps mounted from one sandbox to the next, an empty network

@@ -15,6 +15,7 @@ import (
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/runtime/internal/agent"
+	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
@@ -50,20 +51,20 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 const removeTimeout = 20 * time.Second
 
 func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *image.Root) (*machine, error) {
-	bundle := d.bundle(id)
-	for _, dir := range []string{filepath.Dir(bundle), d.root(), d.data} {
+	directory := d.bundle(id)
+	for _, dir := range []string{filepath.Dir(directory), d.root(), d.data} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
 	}
-	if err := os.Mkdir(bundle, 0o700); err != nil {
+	if err := os.Mkdir(directory, 0o700); err != nil {
 		return nil, err
 	}
 	rootfs, err := d.prepareRootfs(ctx, id, root, spec)
 	if err != nil {
 		return nil, err
 	}
-	spec, binds, err := d.mountBinds(bundle, spec)
+	spec, binds, err := d.mountBinds(directory, spec)
 	if err != nil {
 		return nil, err
 	}
@@ -122,17 +123,13 @@ func (d *Driver) boot(ctx context.Context, id string, s stage, spec *cove.Spec) 
 func (d *Driver) pidFile(id string) string { return filepath.Join(d.bundle(id), "pid") }
 func (d *Driver) logFile(id string) string { return filepath.Join(d.bundle(id), "log") }
 
-// globalFlags are the program's flags before its verb. What gVisor would allow by an
-// annotation or a default is said again: the defaults are upstream's to change.
+// globalFlags are the program's flags before its verb.
 func (d *Driver) globalFlags(id string, spec *cove.Spec) []string {
 	flags := []string{"--root=" + d.root(), "--log=" + d.logFile(id), "--log-format=json"}
 	if d.kind != kindGvisor {
 		return flags
 	}
-	flags = append(flags,
-		"--network=none", "--platform=systrap", "--host-uds=none", "--host-fifo=none", "--character-device-policy=emulated-only",
-		"--net-raw", "--allow-packet-socket-write=false", "--oci-seccomp=false", "--allow-flag-override=false",
-		"--allow-suid=false", "--fdlimit=16384", "--control-rpc-stop-timeout=2s")
+	flags = append(flags, bundle.GvisorFlags...)
 	if d.rootless {
 		flags = append(flags, "--rootless", "--ignore-cgroups")
 	}

@@ -244,7 +244,7 @@ func (d *Driver) version(ctx context.Context, path string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "--version")
-	cmd.Env, cmd.WaitDelay, cmd.SysProcAttr = helperEnv, time.Second, &syscall.SysProcAttr{}
+	cmd.Env, cmd.WaitDelay, cmd.SysProcAttr = bundle.HelperEnv, time.Second, &syscall.SysProcAttr{}
 	if d.rootless { // in a user namespace, to see whether there can be one
 		if err := (stage{}).enter(cmd); err != nil {
 			return "", err
@@ -277,7 +277,3 @@ func moduleVersion(program, module string) string {
 	}
 	return "from source"
 }
-
-// helperEnv is the whole environment of every helper program: the daemon's own holds
-// secrets, and gVisor's gofer keeps what it is given.
-var helperEnv = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/runtime/internal/process"
 )
 
@@ -38,40 +38,30 @@ func (d *Driver) runAt(ctx context.Context, s stage, stdin, output *os.File, arg
 		return err
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env, cmd.Dir, cmd.WaitDelay = helperEnv, "/", 2*time.Second
+	cmd.Env, cmd.Dir, cmd.WaitDelay = bundle.HelperEnv, "/", 2*time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL}
 	if d.rootless {
 		if err := s.enter(cmd); err != nil {
 			return err
 		}
 	}
-	var text bytes.Buffer
+	var said bundle.Said
 	if stdin != nil {
 		cmd.Stdin = stdin
 	}
 	if output != nil { // held open by what stays behind, so not to be read to its end
 		cmd.Stderr = output
 	} else {
-		cmd.Stdout, cmd.Stderr = &capped{w: &text}, &capped{w: &text}
+		cmd.Stdout, cmd.Stderr = &said, &said
 	}
 	err = cmd.Run()
 	if err != nil && ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil && text.Len() > 0 {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(text.String()))
+	if text := said.String(); err != nil && text != "" {
+		return fmt.Errorf("%w: %s", err, text)
 	}
 	return err
-}
-
-// capped keeps the first 4 KiB that are written and drops the rest.
-type capped struct{ w *bytes.Buffer }
-
-func (c *capped) Write(p []byte) (int, error) {
-	if room := 4096 - c.w.Len(); room > 0 {
-		c.w.Write(p[:min(room, len(p))])
-	}
-	return len(p), nil
 }
 
 // reap buries the dead helpers of removed sandboxes (gVisor's gofer has the sandbox

@@ -3,8 +3,10 @@ package bundle
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/covehq/cove"
@@ -50,6 +52,49 @@ func TestCapabilitiesAreAddedOnceAndOpenTheirSystemCalls(t *testing.T) {
 	}
 	if plain, err := configOf(t, SharedKernel, cove.Options{}); err != nil || slices.Contains(plain.Process.Capabilities.Bounding, "CAP_SYS_ADMIN") {
 		t.Errorf("after all that, a plain sandbox has %v, %v", plain.Process.Capabilities.Bounding, err)
+	}
+}
+
+// TestT18WhatTheAgentMayIsListedHere has the lists again, so that nothing joins them unseen.
+func TestT18WhatTheAgentMayIsListedHere(t *testing.T) {
+	const always = "CAP_CHOWN,CAP_DAC_OVERRIDE,CAP_FOWNER,CAP_FSETID,CAP_KILL,CAP_SETGID,CAP_SETUID,CAP_SETPCAP,CAP_SYS_PTRACE"
+	const ofItsOwnKernel = ",CAP_AUDIT_WRITE,CAP_MKNOD,CAP_NET_BIND_SERVICE,CAP_SETFCAP,CAP_SYS_CHROOT,CAP_SYS_RESOURCE"
+	const atItsStart = ",CAP_NET_ADMIN,CAP_NET_RAW"
+	none := cove.Spec{Network: cove.Network{Mode: cove.NetworkNone, Final: true}}
+	for name, test := range map[string]struct {
+		kernel Kernel
+		spec   cove.Spec
+		want   string
+		told   string // which of them the agent gives away at its start
+	}{
+		"on the host's kernel":                       {SharedKernel, cove.Spec{}, always + atItsStart, "NET_ADMIN,NET_RAW"},
+		"on the host's kernel, never with a network": {SharedKernel, none, always, ""},
+		"on an engine's network":                     {SharedKernel, cove.Spec{Options: cove.Options{NetworkMode: "bridge"}}, always, ""},
+		"in gVisor":                                  {GvisorKernel, cove.Spec{}, always + ofItsOwnKernel + atItsStart, "NET_ADMIN,NET_RAW"},
+		"in gVisor, never with a network":            {GvisorKernel, none, always + ofItsOwnKernel, ""},
+		"in a virtual machine":                       {GuestKernel, cove.Spec{}, always + ofItsOwnKernel + atItsStart, "NET_ADMIN,NET_RAW"},
+		"what was asked for is kept":                 {SharedKernel, cove.Spec{Options: cove.Options{CapAdd: []string{"NET_RAW"}}}, always + ",CAP_NET_RAW,CAP_NET_ADMIN", "NET_ADMIN"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := test.spec.WithDefaults()
+			config, err := Template{Kernel: test.kernel, Agent: "/opt/agent"}.Config("/root", "/group", nil, &spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := strings.Split(test.want, ",")
+			if got := config.Process.Capabilities; !cmp.Equal(got, &specs.LinuxCapabilities{Bounding: want, Effective: want, Permitted: want}) {
+				t.Errorf("got %+v, want %v and none of them inheritable", got, want)
+			}
+			told := ""
+			for _, variable := range config.Process.Env {
+				if value, ok := strings.CutPrefix(variable, NetworkVariable+"="); ok {
+					told = value
+				}
+			}
+			if told != test.told {
+				t.Errorf("to be given away: got %q, want %q", told, test.told)
+			}
+		})
 	}
 }
 
