@@ -5,8 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
@@ -162,10 +166,13 @@ func TestT08AndT18NothingOfTheCallerReachesTheEngine(t *testing.T) {
 		if !config.Process.NoNewPrivileges {
 			t.Errorf("%q: no-new-privileges is not set", name)
 		}
-		for _, capability := range config.Process.Capabilities.Bounding {
-			if capability == "CAP_SYS_ADMIN" || capability == "CAP_NET_ADMIN" || capability == "CAP_SYS_MODULE" {
-				t.Errorf("%q: the agent may have %s", name, capability)
-			}
+		// Two are for the agent's start alone, which it is told to give away.
+		want := append(bundle.Capabilities(d.variant.kernel), "CAP_NET_ADMIN", "CAP_NET_RAW")
+		if got := config.Process.Capabilities; !cmp.Equal(got, &specs.LinuxCapabilities{Bounding: want, Effective: want, Permitted: want}) {
+			t.Errorf("%q: capabilities: got %+v, want %v and none of them inheritable", name, got, want)
+		}
+		if given := bundle.NetworkVariable + "=NET_ADMIN,NET_RAW"; !slices.Contains(config.Process.Env, given) {
+			t.Errorf("%q: the agent's environment: got %v, want %s in it", name, config.Process.Env, given)
 		}
 		for _, ns := range config.Linux.Namespaces {
 			if ns.Path != "" {

@@ -31,6 +31,7 @@ type fakeEngine struct {
 	mu       sync.Mutex
 	records  map[string]*containers.Container
 	machines map[string]*fakeMachine
+	onExec   func(*fakeMachine) error // nil: nothing; what happens before a process is added
 }
 
 // fakeMachine is one task.
@@ -189,6 +190,9 @@ func (f fakeTasks) Start(_ context.Context, r *tasks.StartRequest) (*tasks.Start
 
 func (f fakeTasks) Exec(_ context.Context, r *tasks.ExecProcessRequest) (*emptypb.Empty, error) {
 	m, err := f.machine(r.ContainerID)
+	if err == nil && f.onExec != nil {
+		err = f.onExec(m)
+	}
 	if err == nil {
 		m.execs[r.ExecID] = r
 	}

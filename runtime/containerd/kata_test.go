@@ -15,6 +15,8 @@ import (
 	containers "github.com/containerd/containerd/api/services/containers/v1"
 	"github.com/containerd/typeurl/v2"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial"
@@ -143,6 +145,29 @@ func TestKatasAgentIsReachedByStreamsAndAfterARestartByAnother(t *testing.T) {
 	}
 	if err := again.Destroy(ctx); err != nil || !e.empty() {
 		t.Errorf("Destroy: %v, and the engine is empty: %v", err, e.empty())
+	}
+}
+
+func TestAttachToASandboxThatDiesMeanwhileFindsNone(t *testing.T) {
+	refused := status.Error(codes.Unknown, "no process was added")
+	for name, test := range map[string]struct {
+		onExec func(*fakeMachine) error
+		none   bool // cove.NotFound is the answer
+	}{
+		"before its engine adds a process":  {func(m *fakeMachine) error { m.stop(); return refused }, true},
+		"as its engine has added a process": {func(m *fakeMachine) error { m.stop(); return nil }, true},
+		"and one that lives is not denied":  {func(*fakeMachine) error { return refused }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newFakeEngine(t)
+			d := kataDriver(t, e)
+			m := boot(t, d, cove.Spec{})
+			e.onExec = test.onExec
+			again, err := d.Attach(t.Context(), "abc", m.Handle())
+			if err == nil || errors.Is(err, cove.NotFound) != test.none {
+				t.Errorf("got %v, %v, want not found: %v", again, err, test.none)
+			}
+		})
 	}
 }
 

@@ -32,12 +32,22 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 	if err := life.ReadHandle(id, data, handleVersion, &known); err != nil {
 		return nil, err
 	}
-	if err := d.running(ctx, id, known); err != nil {
+	find := func() error { return d.running(ctx, id, known) }
+	if err := find(); err != nil {
 		return nil, err
 	}
+	m, err := d.rejoin(ctx, id, known)
+	if err != nil {
+		return nil, life.Missed(ctx, err, find)
+	}
+	return m, nil
+}
+
+// rejoin makes the handle on a sandbox that runs, by a new way to its agent.
+func (d *Driver) rejoin(ctx context.Context, id string, known handle) (*machine, error) {
 	m, err := d.machine(id, known)
 	if err != nil {
-		return nil, cove.NotFound
+		return nil, err
 	}
 	if err = m.connect(ctx, nil); err == nil {
 		err = life.Ready(ctx, m.Dial, m.End)

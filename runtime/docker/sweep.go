@@ -13,7 +13,6 @@ import (
 	"github.com/moby/moby/client"
 
 	"github.com/covehq/cove"
-	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/bundle"
 	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/sandbox/driver"
@@ -39,23 +38,18 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 	if f.near != (known.PID != 0) {
 		return nil, cove.Errorf(cove.Conflict, "attach", id, "the sandbox was made with another engine, or by another user", "set DOCKER_HOST as it was then")
 	}
-	if err := d.alive(ctx, known, f); err != nil {
+	find := func() error { return d.alive(ctx, known, f) }
+	if err := find(); err != nil {
 		return nil, err
 	}
 	m, err := d.machine(id, known, f)
-	if errors.Is(err, os.ErrProcessDone) {
-		return nil, cove.NotFound
-	}
 	if err != nil {
-		return nil, err
+		return nil, life.Missed(ctx, err, find)
 	}
 	m.link = d.linkOf(m, nil)
-	if err := agent.Ready(ctx, m.Dial, m.Gone()); err != nil {
+	if err := life.Ready(ctx, m.Dial, m.End); err != nil {
 		m.release()
-		if errors.Is(err, agent.ErrGone) {
-			return nil, cove.NotFound
-		}
-		return nil, err
+		return nil, life.Missed(ctx, err, find)
 	}
 	return m, nil
 }

@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/covehq/cove"
@@ -76,13 +79,13 @@ func TestTheBundleHoldsEveryControl(t *testing.T) {
 			if !config.Process.NoNewPrivileges {
 				t.Error("no-new-privileges is not set")
 			}
-			for _, forbidden := range []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_MODULE", "CAP_DAC_READ_SEARCH", "CAP_BPF"} {
-				if slices.Contains(config.Process.Capabilities.Bounding, forbidden) {
-					t.Errorf("the agent may have %s", forbidden)
-				}
+			// Two are for the agent's start alone, which it is told to give away.
+			want := append(bundle.Capabilities(d.kernel()), "CAP_NET_ADMIN", "CAP_NET_RAW")
+			if got := config.Process.Capabilities; !cmp.Equal(got, &specs.LinuxCapabilities{Bounding: want, Effective: want, Permitted: want}) {
+				t.Errorf("capabilities: got %+v, want %v and none of them inheritable", got, want)
 			}
-			if len(config.Process.Capabilities.Inheritable)+len(config.Process.Capabilities.Ambient) > 0 {
-				t.Error("capabilities are inheritable: a command would have them")
+			if given := bundle.NetworkVariable + "=NET_ADMIN,NET_RAW"; !slices.Contains(config.Process.Env, given) {
+				t.Errorf("the agent's environment: got %v, want %s in it", config.Process.Env, given)
 			}
 			if len(config.Annotations) > 0 {
 				t.Errorf("annotations: got %v, want none", config.Annotations)
@@ -145,7 +148,7 @@ func TestNothingOfTheCallerReachesTheHelpers(t *testing.T) {
 		if strings.Contains(string(data), word) {
 			t.Errorf("the bundle holds %q", word)
 		}
-		if strings.Contains(strings.Join(append(d.globalFlags("x", &cove.Spec{}), helperEnv...), " "), word) {
+		if strings.Contains(strings.Join(append(d.globalFlags("x", &cove.Spec{}), bundle.HelperEnv...), " "), word) {
 			t.Errorf("a helper is given %q", word)
 		}
 	}
@@ -278,5 +281,48 @@ func TestTheRuntimesLastWordIsFound(t *testing.T) {
 	}
 	if got := lastMessage(filepath.Join(t.TempDir(), "missing")); got != "" {
 		t.Errorf("got %q of no log", got)
+	}
+}
+
+// TestAttachToASandboxThatDiesMeanwhileFindsNone has a runtime program that ends the sandbox
+// as it is asked to reach it.
+func TestAttachToASandboxThatDiesMeanwhileFindsNone(t *testing.T) {
+	for name, test := range map[string]struct {
+		program string // told its first process in FIRST
+		want    error  // nil: another one
+	}{
+		"while the program runs":           {"kill -9 FIRST; exit 1", cove.NotFound},
+		"before the agent answers":         {"kill -9 FIRST", cove.NotFound},
+		"and one that lives is not denied": {"exit 1", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := exec.CommandContext(t.Context(), "sleep", "600")
+			if err := first.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				_ = first.Process.Kill()
+				_ = first.Wait()
+			})
+			held, err := process.Open(first.Process.Pid, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer held.Close()
+			d := testDriver(t, kindGvisor, cgroup.Tree{})
+			d.binary = filepath.Join(t.TempDir(), "program")
+			script := "#!/bin/sh\n" + strings.ReplaceAll(test.program, "FIRST", strconv.Itoa(held.PID)) + "\n"
+			if err := os.WriteFile(d.binary, []byte(script), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			known, err := json.Marshal(handle{Version: handleVersion, PID: held.PID, Started: held.Started, Boot: process.BootID()})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = d.Attach(t.Context(), "x", known)
+			if err == nil || errors.Is(err, cove.NotFound) != (test.want != nil) {
+				t.Errorf("got %v, want %v", err, test.want)
+			}
+		})
 	}
 }

@@ -31,9 +31,19 @@ func (d *Driver) Attach(ctx context.Context, id string, data []byte) (driver.Mac
 	if err := life.ReadHandle(id, data, handleVersion, &known); err != nil {
 		return nil, err
 	}
-	if err := life.Find(known.Boot, known.PID, known.Started); err != nil {
+	find := func() error { return life.Find(known.Boot, known.PID, known.Started) }
+	if err := find(); err != nil {
 		return nil, err
 	}
+	m, err := d.rejoin(ctx, id, known)
+	if err != nil {
+		return nil, life.Missed(ctx, err, find)
+	}
+	return m, nil
+}
+
+// rejoin makes the handle on a sandbox that runs, by a new door to its agent.
+func (d *Driver) rejoin(ctx context.Context, id string, known handle) (*machine, error) {
 	door, err := d.reach(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("the guest agent was not reached: %w", err)
@@ -150,8 +160,7 @@ func (d *Driver) leftovers(id string) []string {
 	entries, _ := os.ReadDir(d.root())
 	for _, entry := range entries {
 		name := entry.Name()
-		if name == id || strings.HasPrefix(name, id+".") || strings.HasPrefix(name, id+"_") ||
-			strings.HasPrefix(name, "runsc-"+id+".") {
+		if name == id || bundle.GvisorState(name, id) {
 			paths = append(paths, filepath.Join(d.root(), name))
 		}
 	}

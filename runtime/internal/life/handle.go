@@ -1,8 +1,11 @@
 package life
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/process"
@@ -45,4 +48,24 @@ func Find(boot string, pid int, started uint64) error {
 		return cove.NotFound
 	}
 	return first.Close()
+}
+
+// Missed is the error of an attach that failed with err: cove.NotFound where the sandbox
+// ended meanwhile, which find tells as Find does. What holds a sandbox's connections goes a
+// moment before its process is dead, so it is asked for that long.
+func Missed(ctx context.Context, err error, find func() error) error {
+	const asks, pause = 10, 10 * time.Millisecond
+	for range asks {
+		if found := find(); errors.Is(found, cove.NotFound) {
+			return found
+		} else if found != nil {
+			return err // who would know is not to be asked
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
+	return err
 }

@@ -247,3 +247,35 @@ func TestOnceHammer(t *testing.T) {
 		t.Errorf("got %d calls and %d failures, want 3 and 2", calls, failures)
 	}
 }
+
+func TestAnAttachThatASandboxDidNotOutliveFindsNone(t *testing.T) {
+	failed, silent := errors.New("it hung up"), cove.Errorf(cove.Unavailable, "engine", "", "it does not answer", "start it")
+	for name, test := range map[string]struct {
+		found []error // answers, the last one again and again
+		want  error
+	}{
+		"it is dead":                        {[]error{cove.NotFound}, cove.NotFound},
+		"it dies a moment later":            {[]error{nil, nil, cove.NotFound}, cove.NotFound},
+		"it lives":                          {[]error{nil}, failed},
+		"nobody knows: that is no such end": {[]error{silent}, failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Missed(t.Context(), failed, func() error {
+				found := test.found[0]
+				if len(test.found) > 1 {
+					test.found = test.found[1:]
+				}
+				return found
+			})
+			if !errors.Is(got, test.want) {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+		})
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	asked := 0
+	if got := Missed(ended, failed, func() error { asked++; return nil }); !errors.Is(got, failed) || asked != 1 {
+		t.Errorf("when ctx has ended: got %v after %d questions, want the error after one", got, asked)
+	}
+}
