@@ -61,9 +61,7 @@ func (c *connection) serve(ctx context.Context, cancel context.CancelFunc) error
 		return c.fail("the program said nothing", err)
 	}
 	c.secure = first == recordHandshake
-	if c.secrets, err = newSecrets(c.opened.Secrets, c.name, c.opened.Port, c.secure); err != nil {
-		return c.fail("it can't be opened", err)
-	}
+	c.secrets = newSecrets(c.opened.Secrets, c.name, c.opened.Port, c.secure)
 	var served net.Conn = c.guest
 	if c.secure {
 		if served, err = c.handshake(ctx); err != nil {

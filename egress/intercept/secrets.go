@@ -25,21 +25,26 @@ type secrets struct {
 }
 
 // newSecrets sorts out which secrets may go to name and port, over TLS or not.
-func newSecrets(list []egress.SecretValue, name string, port int, secure bool) (*secrets, error) {
+func newSecrets(list []egress.SecretValue, name string, port int, secure bool) *secrets {
 	s := &secrets{list: list}
 	var out, back, hide []pattern
 	for i, secret := range list {
-		if len(secret.Placeholder) != len(secret.Value) || len(secret.Value) < minPattern || secret.Placeholder == secret.Value {
-			return nil, cove.Errorf(cove.Internal, "open connection", name,
-				fmt.Sprintf("the placeholder of secret %s is not one for its value", secret.Name), "set the secret again")
-		}
 		bound, why := isBound(secret, name, port, secure)
+		if !fits(secret) {
+			// It was set again since its placeholder was given out.
+			bound, why = false, fmt.Sprintf("secret %s has another value since this sandbox was made, for which its placeholder can't stand: make the sandbox anew", secret.Name)
+		}
 		s.bound, s.why = append(s.bound, bound), append(s.why, why)
 		for _, form := range []func(string) string{plain, url.QueryEscape, lowerEscape, jsonEscape, jsonSlashes} {
-			out = addPattern(out, i, form(secret.Placeholder), form(secret.Value))
-			hide = addPattern(hide, i, form(secret.Value), form(secret.Placeholder))
+			if fits(secret) {
+				out = addPattern(out, i, form(secret.Placeholder), form(secret.Value))
+			} else {
+				out = addPattern(out, i, form(secret.Placeholder), form(secret.Placeholder)) // to be found, and refused
+			}
+			hide = addPattern(hide, i, form(secret.Value), stars(form(secret.Value)))
 			if bound {
 				back = addPattern(back, i, form(secret.Value), form(secret.Placeholder))
+				back = addPattern(back, i, form(secret.Value), stars(form(secret.Value))) // where that one has another length
 			}
 		}
 		if bound {
@@ -50,7 +55,14 @@ func newSecrets(list []egress.SecretValue, name string, port int, secure bool) (
 		}
 	}
 	s.out, s.back, s.hide = newFinder(out), newFinder(back), newFinder(hide)
-	return s, nil
+	return s
+}
+
+func stars(s string) string { return strings.Repeat("*", len(s)) }
+
+// fits says that a placeholder can stand for its value.
+func fits(s egress.SecretValue) bool {
+	return len(s.Placeholder) == len(s.Value) && len(s.Value) >= minPattern && s.Placeholder != s.Value
 }
 
 // addPattern adds a form of a text that has not been added in another form.
