@@ -92,7 +92,7 @@ func (f *flow) take(ctx context.Context, n int) error {
 // copy passes bytes on until src ends. What a server sends in bulk goes by splice(2) where
 // both ends are sockets, without passing through this process; package io would do that as
 // well, but neither counts what passes before its end, nor limits it. The other
-// direction is not worth it: out of a unix socket, splice is slower than read and write.
+// direction is not worth it: out of a unix socket, splice costs as much as read and write.
 func (f *flow) copy(ctx context.Context, dst, src net.Conn) error {
 	buffer := make([]byte, smallBuffer)
 	for moved := 0; ; {
