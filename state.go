@@ -38,7 +38,8 @@ const AcquiredCold Acquired = "cold"
 // Sandbox is one isolated computer, as the API shows it.
 type Sandbox struct {
 	ID        string                  `json:"id" doc:"unique for ever"`
-	Name      string                  `json:"name,omitempty"`
+	Name      string                  `json:"name,omitempty" doc:"unique among the living ones of its owner"`
+	Owner     string                  `json:"owner,omitempty" doc:"of the key that it was created with; absent: nobody's, created through the Unix socket"`
 	State     State                   `json:"state" enum:"creating,running,paused,stopped,failed"`
 	Reason    Reason                  `json:"reason,omitempty" doc:"why it stopped or failed"`
 	Message   string                  `json:"message,omitempty" doc:"the reason in words"`

@@ -30,7 +30,7 @@ type CreateOptions struct {
 	IdempotencyKey string
 }
 
-// Create makes a sandbox and returns it when it runs. Everything that is wrong with the
+// Create makes a sandbox, its caller's, and returns it when it runs. Everything that is wrong with the
 // spec, for this host too, is in one error: cove.Invalid, else cove.Forbidden for what the
 // operator's policy does not allow, else cove.NotSupported where only the runtime is in
 // the way. Other errors are cove.Unavailable for a runtime that can't
@@ -70,8 +70,10 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, values map[st
 			return nil, err
 		}
 	}
+	h.forbidOwned(ctx, &p, spec)
+	at := owned{CallerOf(ctx).Owner, key}
 	for {
-		if earlier := h.byKey(key); earlier != nil && digest != "" {
+		if earlier := h.byKey(at); earlier != nil && digest != "" {
 			s, err := earlier.repeat(ctx, digest)
 			if errors.Is(err, errRetry) {
 				continue
@@ -89,7 +91,7 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, values map[st
 		if err := p.err("create"); err != nil {
 			return nil, err
 		}
-		order.IdempotencyKey, order.Fingerprint, order.Asked, order.way = key, digest, *identity(spec, asked), way
+		order.Owner, order.IdempotencyKey, order.Fingerprint, order.Asked, order.way = at.owner, key, digest, *identity(spec, asked), way
 		s, err := h.reserve(order)
 		if errors.Is(err, errRetry) {
 			continue
@@ -118,8 +120,8 @@ func fingerprint(spec *cove.Spec) (string, error) {
 }
 
 // byKey returns the sandbox that a create with this idempotency key made or makes.
-func (h *Host) byKey(key string) *Sandbox {
-	if key == "" {
+func (h *Host) byKey(key owned) *Sandbox {
+	if key.name == "" {
 		return nil
 	}
 	h.mu.Lock()
@@ -197,10 +199,10 @@ func (h *Host) admit(ctx context.Context, spec *cove.Spec, asked cove.Limits, p 
 func (h *Host) reserve(o *order) (*Sandbox, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if o.IdempotencyKey != "" && h.keys[o.IdempotencyKey] != nil {
+	if o.IdempotencyKey != "" && h.keys[owned{o.Owner, o.IdempotencyKey}] != nil {
 		return nil, errRetry
 	}
-	if holder := h.names[o.Spec.Name]; holder != nil && !holder.snapshot().Ended() {
+	if holder := h.names[owned{o.Owner, o.Spec.Name}]; holder != nil && !holder.snapshot().Ended() {
 		return nil, &cove.Error{
 			Code: cove.Conflict, ID: o.Spec.Name,
 			Err:  fmt.Errorf("%w: %s belongs to sandbox %s", errTaken, o.Spec.Name, holder.id),
@@ -232,10 +234,10 @@ func (h *Host) reserve(o *order) (*Sandbox, error) {
 func (h *Host) enlist(s *Sandbox) {
 	h.sandboxes[s.id] = s
 	if s.name != "" {
-		h.names[s.name] = s
+		h.names[owned{s.owner, s.name}] = s
 	}
 	if s.key != "" {
-		h.keys[s.key] = s
+		h.keys[owned{s.owner, s.key}] = s
 	}
 }
 
@@ -400,8 +402,8 @@ func (s *Sandbox) running(ctx context.Context) error {
 func (s *Sandbox) undo(err error) {
 	h := s.host
 	h.mu.Lock()
-	if h.keys[s.key] == s {
-		delete(h.keys, s.key) // a repetition may try anew at once
+	if at := (owned{s.owner, s.key}); h.keys[at] == s {
+		delete(h.keys, at) // a repetition may try anew at once
 	}
 	h.mu.Unlock()
 	s.end(cove.StateFailed, cove.ReasonCreate, plain(reason(err)))

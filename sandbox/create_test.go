@@ -417,7 +417,7 @@ func TestRepetitionFailsAsTheFirstDid(t *testing.T) {
 	}
 	go create()
 	<-booting
-	s := r.byKey("key")
+	s := r.byKey(owned{"", "key"})
 	repeated := make(chan error, 1)
 	go func() {
 		_, err := s.repeat(t.Context(), s.digest)

@@ -123,9 +123,10 @@ func (e *events) read(next uint64) ([]cove.Event, <-chan struct{}, error) {
 }
 
 // Events returns the events after the one with that sequence number that are still kept,
-// without waiting for others. It may be iterated once.
-func (h *Host) Events(after uint64) iter.Seq2[cove.Event, error] {
-	next := h.events.start(after)
+// without waiting for others, as far as they are of sandboxes that the caller sees. It may
+// be iterated once.
+func (h *Host) Events(ctx context.Context, after uint64) iter.Seq2[cove.Event, error] {
+	next, caller := h.events.start(after), CallerOf(ctx)
 	return func(yield func(cove.Event, error) bool) {
 		for {
 			batch, _, err := h.events.read(next)
@@ -134,7 +135,7 @@ func (h *Host) Events(after uint64) iter.Seq2[cove.Event, error] {
 				return
 			}
 			for _, event := range batch {
-				if !yield(event, nil) {
+				if caller.Sees(event.Sandbox.Owner) && !yield(event, nil) {
 					return
 				}
 			}
@@ -149,12 +150,13 @@ func (h *Host) Events(after uint64) iter.Seq2[cove.Event, error] {
 // Subscribe returns the events after the one with that sequence number: those that are
 // still kept at once, the others as they come. 0 means all that is kept, FromNow none of
 // it. What counts as new is fixed by the call, so nothing that happens between the call
-// and the first iteration is missed.
+// and the first iteration is missed. Events of sandboxes that the caller does not see are
+// left out.
 //
 // The sequence ends with ctx. It ends with an error that is cove.Exhausted for a
 // subscriber that falls too far behind, and cove.Unavailable when the host closes.
 func (h *Host) Subscribe(ctx context.Context, after uint64) iter.Seq2[cove.Event, error] {
-	next := h.events.start(after)
+	next, caller := h.events.start(after), CallerOf(ctx)
 	return func(yield func(cove.Event, error) bool) {
 		for ctx.Err() == nil {
 			batch, changed, err := h.events.read(next)
@@ -163,7 +165,7 @@ func (h *Host) Subscribe(ctx context.Context, after uint64) iter.Seq2[cove.Event
 				return
 			}
 			for _, event := range batch {
-				if ctx.Err() != nil || !yield(event, nil) {
+				if ctx.Err() != nil || caller.Sees(event.Sandbox.Owner) && !yield(event, nil) {
 					return
 				}
 				next++

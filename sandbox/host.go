@@ -98,8 +98,8 @@ type Host struct {
 	closed    bool
 	runtimes  map[string]*runtime
 	sandboxes map[string]*Sandbox
-	names     map[string]*Sandbox // the living one of each name, else the last dead one
-	keys      map[string]*Sandbox // by idempotency key
+	names     map[owned]*Sandbox // the living one of each name, else the last dead one
+	keys      map[owned]*Sandbox // by idempotency key
 	removed   graveyard
 	unwritten map[string]struct{} // removed ids whose records could not be deleted yet
 }
@@ -152,8 +152,8 @@ func newHost(o Options) (*Host, error) {
 		boots:     make(chan struct{}, cmp.Or(o.MaxBoots, max(4, 2*stdruntime.NumCPU()))),
 		runtimes:  make(map[string]*runtime),
 		sandboxes: make(map[string]*Sandbox),
-		names:     make(map[string]*Sandbox),
-		keys:      make(map[string]*Sandbox),
+		names:     make(map[owned]*Sandbox),
+		keys:      make(map[owned]*Sandbox),
 		unwritten: make(map[string]struct{}),
 	}
 	if h.policy == nil {
@@ -220,18 +220,20 @@ func (h *Host) enter() bool {
 
 // Sandbox returns the sandbox with that id or name, also one that has ended and is still
 // retained. The error is cove.Gone for the id of one that was removed as long as the host
-// remembers it, else cove.NotFound.
+// remembers it, else cove.NotFound; that also for one that the caller does not see, see
+// As. It is cove.Conflict for a name that several owners use, to a caller who sees all.
 func (h *Host) Sandbox(ctx context.Context, idOrName string) (*Sandbox, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if s := h.sandboxes[idOrName]; s != nil {
+	caller := CallerOf(ctx)
+	if s := h.sandboxes[idOrName]; s != nil && caller.Sees(s.owner) {
 		return s, nil
 	}
-	if why, ok := h.removed.find(idOrName); ok {
-		return nil, cove.Wrap(why, "find sandbox", idOrName)
+	if g, ok := h.removed.find(idOrName); ok && caller.Sees(g.owner) {
+		return nil, cove.Wrap(g.why, "find sandbox", idOrName)
 	}
-	if s := h.names[idOrName]; s != nil {
-		return s, nil
+	if s, err := h.named(caller, idOrName); s != nil || err != nil {
+		return s, err
 	}
 	return nil, cove.Errorf(cove.NotFound, "find sandbox", plain(quote(idOrName)),
 		"there is no such sandbox", "see the list of sandboxes for the ids and names there are")
@@ -252,18 +254,17 @@ func (f Filter) matches(r store.Record) bool {
 	return f.State == "" || f.State == r.State
 }
 
-// List returns the sandboxes that the filter selects, oldest first; those that have ended
+// List returns the sandboxes of the caller's that the filter selects, oldest first; those that have ended
 // are among them for as long as they are retained.
 func (h *Host) List(ctx context.Context, f Filter) ([]cove.Sandbox, error) {
 	views := []cove.Sandbox{}
+	caller := CallerOf(ctx)
 	for _, s := range h.all() {
-		if r := s.snapshot(); f.matches(r) {
+		if r := s.snapshot(); caller.Sees(r.Owner) && f.matches(r) {
 			views = append(views, r.View())
 		}
 	}
-	slices.SortFunc(views, func(a, b cove.Sandbox) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
-	})
+	slices.SortFunc(views, byAge)
 	return views, nil
 }
 
@@ -283,29 +284,36 @@ func (h *Host) Len() int { return int(h.living.Load()) }
 
 // graveyard remembers why the last removed sandboxes are gone.
 type graveyard struct {
-	why   map[string]*cove.Error
-	order []string // a ring once it is full
-	next  int
+	graves map[string]grave
+	order  []string // a ring once it is full
+	next   int
 }
 
 // graves is how many removed sandboxes are remembered, at about 200 bytes each.
 const graves = 4096
 
-func (g *graveyard) bury(id string, why *cove.Error) {
-	if g.why == nil {
-		g.why = make(map[string]*cove.Error)
+func (g *graveyard) bury(s *Sandbox, why *cove.Error) {
+	if g.graves == nil {
+		g.graves = make(map[string]grave)
 	}
-	g.why[id] = why
+	id := s.id
+	g.graves[id] = grave{s.owner, why}
 	if len(g.order) < graves {
 		g.order = append(g.order, id)
 		return
 	}
-	delete(g.why, g.order[g.next])
+	delete(g.graves, g.order[g.next])
 	g.order[g.next] = id
 	g.next = (g.next + 1) % graves
 }
 
-func (g *graveyard) find(id string) (*cove.Error, bool) {
-	why, ok := g.why[id]
-	return why, ok
+func (g *graveyard) find(id string) (grave, bool) {
+	found, ok := g.graves[id]
+	return found, ok
+}
+
+// grave is what is remembered of a removed sandbox.
+type grave struct {
+	owner string
+	why   *cove.Error
 }

@@ -178,6 +178,7 @@ func (h *Host) pullImage(ctx context.Context, request cove.ImagePull, progress f
 	var p problems
 	checkImage(&p, &spec)
 	h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckImage(spec.Image) })
+	h.forbidOwned(ctx, &p, &spec)
 	if err := p.err("pull image"); err != nil {
 		return nil, err
 	}

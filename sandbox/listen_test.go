@@ -98,7 +98,7 @@ func TestWaitingForAPortEnds(t *testing.T) {
 
 // portEvents returns the events about ports so far: "opened 8000".
 func (r *rig) portEvents() (list []string) {
-	for event := range r.Events(0) {
+	for event := range r.Events(context.Background(), 0) {
 		if kind, ok := strings.CutPrefix(string(event.Type), "port."); ok {
 			list = append(list, fmt.Sprint(kind, " ", event.Port.Port))
 		}
@@ -157,7 +157,7 @@ func TestNobodyLooksAtPortsUnasked(t *testing.T) {
 	if _, err := s.Exec(t.Context(), exec("echo", "x")); err != nil {
 		t.Fatal(err)
 	}
-	for range r.Events(0) {
+	for range r.Events(context.Background(), 0) {
 	}
 	if n := inside.looked(); n != 0 {
 		t.Errorf("the guest was asked for its ports %d times", n)

@@ -38,7 +38,7 @@ func (h *Host) Reuse(ctx context.Context, asked cove.Spec, o CreateOptions) (s *
 	}
 	wanted := identity(&spec, &asked)
 	for {
-		holder := h.holder(spec.Name)
+		holder := h.holder(owned{CallerOf(ctx).Owner, spec.Name})
 		if holder == nil {
 			s, err := h.Create(ctx, whole, o)
 			if errors.Is(err, errTaken) {
@@ -57,8 +57,8 @@ func (h *Host) Reuse(ctx context.Context, asked cove.Spec, o CreateOptions) (s *
 	}
 }
 
-// holder returns the living sandbox with a name, or nil.
-func (h *Host) holder(name string) *Sandbox {
+// holder returns the living sandbox with an owner's name, or nil.
+func (h *Host) holder(name owned) *Sandbox {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	holder := h.names[name]

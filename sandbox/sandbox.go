@@ -26,6 +26,7 @@ type Sandbox struct {
 	id      string
 	name    string
 	key     string
+	owner   string
 	digest  string   // of the spec that it was created with
 	runtime *runtime // nil where the driver is not part of this host
 	lease   lease    // guarded by host.leases
@@ -61,7 +62,7 @@ type Sandbox struct {
 // newSandbox returns the live object for a record.
 func newSandbox(h *Host, r store.Record, on *runtime) *Sandbox {
 	s := &Sandbox{
-		host: h, id: r.ID, name: r.Spec.Name, key: r.IdempotencyKey, digest: r.Fingerprint,
+		host: h, id: r.ID, name: r.Spec.Name, key: r.IdempotencyKey, owner: r.Owner, digest: r.Fingerprint,
 		runtime: on, ready: make(chan struct{}), record: r, lastUse: time.Now(),
 	}
 	s.lease.owner = s
@@ -386,13 +387,13 @@ func (h *Host) forget(s *Sandbox) {
 		h.unwritten[s.id] = struct{}{}
 	}
 	delete(h.sandboxes, s.id)
-	if h.names[s.name] == s {
-		delete(h.names, s.name)
+	if at := (owned{s.owner, s.name}); h.names[at] == s {
+		delete(h.names, at)
 	}
-	if h.keys[s.key] == s {
-		delete(h.keys, s.key)
+	if at := (owned{s.owner, s.key}); h.keys[at] == s {
+		delete(h.keys, at)
 	}
-	h.removed.bury(s.id, gone(r))
+	h.removed.bury(s, gone(r))
 	h.leases.set(&s.lease, time.Time{})
 	h.events.publish(cove.EventRemoved, r)
 }

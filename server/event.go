@@ -40,7 +40,7 @@ func (s *Server) events(ctx context.Context, in *eventsInput) (*huma.StreamRespo
 	ctx, cancel := s.passive(ctx)
 	events := s.host.Subscribe(ctx, after) // what is new is fixed by this call
 	if in.NoFollow {
-		events = s.host.Events(after)
+		events = s.host.Events(ctx, after)
 	}
 	return raw(func() {
 		defer cancel()

@@ -12,6 +12,7 @@ import (
 // modify the maps and slices in one that has been handed over.
 type Record struct {
 	ID        string
+	Owner     string    // of the key that it was created with; "": none
 	Spec      cove.Spec // complete, as it is after the updates so far
 	Asked     cove.Spec // complete, as it was asked for
 	State     cove.State
@@ -49,6 +50,7 @@ func (r Record) View() cove.Sandbox {
 	view := cove.Sandbox{
 		ID:        r.ID,
 		Name:      r.Spec.Name,
+		Owner:     r.Owner,
 		State:     r.State,
 		Reason:    r.Reason,
 		Message:   r.Message,

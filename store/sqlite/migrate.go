@@ -40,6 +40,16 @@ var migrations = []string{
 		updated_at INTEGER NOT NULL
 	) STRICT, WITHOUT ROWID`,
 	`ALTER TABLE sandboxes ADD COLUMN previews TEXT NOT NULL DEFAULT 'null'`, // JSON
+	`ALTER TABLE sandboxes ADD COLUMN owner TEXT NOT NULL DEFAULT ''`,
+	`CREATE TABLE keys (
+		id         TEXT PRIMARY KEY,
+		name       TEXT NOT NULL UNIQUE,
+		owner      TEXT NOT NULL,
+		scope      TEXT NOT NULL,
+		hash       BLOB NOT NULL,    -- SHA-256 of the key, which is 256 bits of chance
+		created_at INTEGER NOT NULL, -- microseconds since 1970
+		expires_at INTEGER           -- NULL: never
+	) STRICT, WITHOUT ROWID`,
 }
 
 // migrate brings the database up to the last of steps, each in a transaction that also

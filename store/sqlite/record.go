@@ -12,10 +12,10 @@ import (
 )
 
 const columns = `id, name, state, reason, message, runtime, isolation, acquired, spec, controls, handle,
-	created_at, expires_at, ended_at, idempotency_key, fingerprint, image, asked, previews`
+	created_at, expires_at, ended_at, idempotency_key, fingerprint, image, asked, previews, owner`
 
 const putSQL = `INSERT OR REPLACE INTO sandboxes (` + columns + `)
-	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+	VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // Put implements store.Store.
 func (s *Store) Put(ctx context.Context, r store.Record) error {
@@ -38,7 +38,7 @@ func (s *Store) Put(ctx context.Context, r store.Record) error {
 	_, err = s.put.ExecContext(ctx,
 		r.ID, r.Spec.Name, r.State, r.Reason, r.Message, r.Spec.Runtime, r.Isolation, r.Acquired,
 		string(spec), string(controls), r.Handle,
-		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint, r.Image, string(asked), string(previews))
+		r.CreatedAt.UnixMicro(), micros(r.ExpiresAt), micros(r.EndedAt), r.IdempotencyKey, r.Fingerprint, r.Image, string(asked), string(previews), r.Owner)
 	return cove.Wrap(classify(err), "put record", r.ID)
 }
 
@@ -84,7 +84,7 @@ func scan(rows *sql.Rows) (store.Record, error) {
 		expires, endedAt sql.NullInt64
 	)
 	err := rows.Scan(&r.ID, &name, &r.State, &r.Reason, &r.Message, &runtime, &r.Isolation, &r.Acquired,
-		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint, &r.Image, &asked, &previews)
+		&spec, &controls, &r.Handle, &created, &expires, &endedAt, &r.IdempotencyKey, &r.Fingerprint, &r.Image, &asked, &previews, &r.Owner)
 	if err != nil {
 		return r, err
 	}

@@ -29,6 +29,7 @@ func openStore(t *testing.T, dir string) *Store {
 func record(id string, created time.Time) store.Record {
 	return store.Record{
 		ID:        id,
+		Owner:     "alice",
 		Spec:      cove.Spec{Name: "box-" + id, Labels: map[string]string{"team": "a"}, Env: map[string]string{"A": "\n\""}}.WithDefaults(),
 		Asked:     cove.Spec{Name: "box-" + id, Ports: []cove.Port{{Port: 80}}, Mounts: []cove.Mount{{Type: cove.MountTmpfs, Target: "/x", Size: cove.MiB}}},
 		State:     cove.StateRunning,
@@ -260,5 +261,40 @@ func BenchmarkCreate(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+func TestKeysSurviveReopening(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	at := time.UnixMicro(1_700_000_000_123_456).UTC()
+	expires := at.Add(time.Hour)
+	ci := store.HashedKey{Key: cove.Key{ID: "1", Name: "ci", Owner: "team", Scope: cove.ScopeRun, CreatedAt: at}, Hash: []byte{0, 1, 0xff}}
+	admin := store.HashedKey{Key: cove.Key{ID: "2", Name: "admin", Owner: "admin", Scope: cove.ScopeAdmin, CreatedAt: at, ExpiresAt: &expires}, Hash: []byte{2}}
+	gone := store.HashedKey{Key: cove.Key{ID: "3", Name: "gone", CreatedAt: at}, Hash: []byte{3}}
+	for _, k := range []store.HashedKey{ci, admin, gone} {
+		if err := s.PutKey(t.Context(), k); err != nil {
+			t.Fatalf("PutKey %s: %v", k.Name, err)
+		}
+	}
+	again := ci
+	again.ID = "4"
+	if err := s.PutKey(t.Context(), again); !errors.Is(err, cove.Conflict) || strings.Contains(err.Error(), "UNIQUE") {
+		t.Errorf("a second key of one name: %v, want conflict in our words", err)
+	}
+	for range 2 {
+		if err := s.DeleteKey(t.Context(), gone.ID); err != nil {
+			t.Fatalf("DeleteKey: %v", err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := openStore(t, dir).Keys(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]store.HashedKey{admin, ci}, got); diff != "" {
+		t.Errorf("keys after reopening (-want +got):\n%s", diff)
 	}
 }
