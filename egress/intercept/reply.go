@@ -153,6 +153,9 @@ type replyWriter struct {
 
 // WriteHeader implements http.ResponseWriter.
 func (w *replyWriter) WriteHeader(status int) {
+	if status == http.StatusContinue {
+		return // it goes to the guest when its body is read, which this makes the transport do
+	}
 	if status < 200 { // of which the proxy does not ask
 		w.c.secrets.takeOut(w.Header())
 	} else if _, ok := w.Header()["Content-Type"]; !ok {
