@@ -32,6 +32,7 @@ type fakeEngine struct {
 	records  map[string]*containers.Container
 	machines map[string]*fakeMachine
 	onExec   func(*fakeMachine) error // nil: nothing; what happens before a process is added
+	onGet    func()                   // nil: nothing; what happens before it tells of a task
 }
 
 // fakeMachine is one task.
@@ -200,6 +201,9 @@ func (f fakeTasks) Exec(_ context.Context, r *tasks.ExecProcessRequest) (*emptyp
 }
 
 func (f fakeTasks) Get(_ context.Context, r *tasks.GetRequest) (*tasks.GetResponse, error) {
+	if f.onGet != nil {
+		f.onGet()
+	}
 	m, err := f.machine(r.ContainerID)
 	if err != nil {
 		return nil, err

@@ -188,7 +188,7 @@ func TestT91AShimThatIsKilledInTheMiddleOfExecTakesItsSandboxAlong(t *testing.T)
 			d := e.driver(bin, variant)
 			m := create(t, d, "abc")
 			talk := drivertest.StartTalk(t, m)
-			killShims(d.container("abc"))
+			d.endHelpers(d.container("abc"))
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 			defer cancel()
 			if exit, err := m.Wait(ctx); err != nil || exit.Reason == "" || exit.Message == "" {

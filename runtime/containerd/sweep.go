@@ -95,6 +95,7 @@ func (d *Driver) List(ctx context.Context) ([]string, error) {
 			}
 			ids = append(ids, more...)
 		}
+		ids = append(ids, d.abandoned(ctx, ids)...)
 	}
 	return driver.IDs(ids), ctx.Err()
 }

@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -134,45 +131,14 @@ func (d *Driver) waitTask(ctx context.Context, id string, within time.Duration) 
 func (d *Driver) removeTask(ctx context.Context, id string) error {
 	name := d.container(id)
 	known, err := d.owns(ctx, id)
-	if err != nil {
+	if err == nil && !known {
+		known, err = d.adopt(ctx, id)
+	}
+	if err != nil || !known && len(d.helpers(name)) == 0 {
 		return err
 	}
-	if !known {
-		// The engine may have a task without its container: of a create that it went on with
-		// after our end. It takes orders for one that has a container alone.
-		if found, err := d.orphaned(ctx, id); err != nil || !found {
-			return err
-		}
-		record, err := d.record(id, &specs.Spec{})
-		if err != nil {
-			return err
-		}
-		err = d.engine.call(ctx, func(ctx context.Context, client *containerd.Client) error {
-			_, err := client.ContainerService().Create(ctx, record)
-			return err
-		})
-		if err != nil && !errdefs.IsAlreadyExists(err) {
-			return err
-		}
-	}
-	deleted := false
-	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		err := d.deleteTask(ctx, name)
-		if errdefs.IsNotFound(err) {
-			break
-		}
-		deleted = deleted || err == nil
-		if errors.Is(err, cove.Unavailable) || err != nil && ctx.Err() != nil {
-			return err
-		}
-		select { // once more, until the engine says that there is nothing
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-time.After(pause):
-		}
-	}
-	if !deleted {
-		killShims(name)
+	if err := d.endTask(ctx, name); err != nil {
+		return err
 	}
 	err = d.engine.call(ctx, func(ctx context.Context, client *containerd.Client) error {
 		return client.ContainerService().Delete(ctx, name)
@@ -183,25 +149,55 @@ func (d *Driver) removeTask(ctx context.Context, id string) error {
 	return err
 }
 
-// killShims kills the shims of a container of which the engine has no task: of a create that
-// a crash has cut short. The engine would do so in its own time.
-func killShims(name string) {
-	entries, _ := os.ReadDir("/proc")
-	for _, entry := range entries {
-		pid, err := strconv.Atoi(entry.Name())
-		if err != nil || pid == os.Getpid() {
-			continue
-		}
-		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
-		if args := strings.Split(string(line), "\x00"); hasFlag(args, "-namespace", namespace) && hasFlag(args, "-id", name) {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
+// adopt gives a task of the engine's its container, and reports whether there is one: of a
+// create that the engine went on with after our end. It takes orders for a task that has a
+// container alone.
+func (d *Driver) adopt(ctx context.Context, id string) (bool, error) {
+	if found, err := d.orphaned(ctx, id); err != nil || !found {
+		return false, err
 	}
+	record, err := d.record(id, &specs.Spec{})
+	if err != nil {
+		return false, err
+	}
+	err = d.engine.call(ctx, func(ctx context.Context, client *containerd.Client) error {
+		_, err := client.ContainerService().Create(ctx, record)
+		return err
+	})
+	if errdefs.IsAlreadyExists(err) {
+		err = nil
+	}
+	return err == nil, err
 }
 
-func hasFlag(args []string, flag, value string) bool {
-	i := slices.Index(args, flag)
-	return i >= 0 && i+1 < len(args) && args[i+1] == value
+// endTask deletes a container's task and returns when the engine has none. Where it had none
+// from the start, it may be at making one for a caller that died: it tells of a task when its
+// shim has made it, and it goes on with some of that when the shim is killed. So what it has
+// started is ended, until nothing comes after it.
+func (d *Driver) endTask(ctx context.Context, name string) error {
+	const enough = 6 // looks that found nothing, over some 60 ms
+	deleted, quiet := false, 0
+	for pause := 2 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		err := d.deleteTask(ctx, name)
+		switch {
+		case err == nil:
+			deleted = true
+		case errdefs.IsNotFound(err) && (deleted || quiet == enough):
+			return nil
+		case errdefs.IsNotFound(err):
+			quiet++
+			if d.endHelpers(name) {
+				quiet, pause = 0, 2*time.Millisecond
+			}
+		case errors.Is(err, cove.Unavailable) || ctx.Err() != nil:
+			return err
+		}
+		select { // once more, until the engine says that there is nothing
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(pause):
+		}
+	}
 }
 
 // deleteTask kills a task, waits for its end and deletes it. It returns
