@@ -20,6 +20,7 @@ import (
 
 	"github.com/covehq/cove/guest/account"
 	"github.com/covehq/cove/guest/file"
+	"github.com/covehq/cove/guest/flow"
 	"github.com/covehq/cove/guest/outward"
 	"github.com/covehq/cove/guest/process"
 	"github.com/covehq/cove/guest/watch"
@@ -56,6 +57,7 @@ type Agent struct {
 	feed     *feed
 	way      *outward.Way // nil: there is none
 	trust    *trust
+	buffers  *flow.Buffers
 	doors    sync.WaitGroup
 
 	mu      sync.Mutex
@@ -82,6 +84,7 @@ func New(o Options) *Agent {
 		feed:     newFeed(),
 		way:      o.Way,
 		trust:    newTrust(),
+		buffers:  flow.New(),
 		closers:  map[io.Closer]struct{}{},
 	}
 	a.handler = newTrimmer(a.routes())

@@ -47,7 +47,7 @@ func (a *Agent) serveDial(w http.ResponseWriter, r *http.Request) error {
 	answer := "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + wire.StreamProtocol + "\r\n\r\n"
 	_ = conn.SetDeadline(time.Time{})
 	if _, err := io.WriteString(conn, answer); err == nil {
-		join(conn, buffered.Reader, target)
+		a.join(conn, buffered.Reader, target)
 	}
 	return nil
 }
@@ -89,12 +89,12 @@ func dialError(err error, target string) error {
 
 // join copies both ways until both are at their end. The end of one direction is passed
 // on; a failure ends both.
-func join(client net.Conn, early *bufio.Reader, target net.Conn) {
+func (a *Agent) join(client net.Conn, early *bufio.Reader, target net.Conn) {
 	var both sync.WaitGroup
 	forward := func(to, from net.Conn, first io.Reader) {
 		_, err := io.Copy(to, first)
 		if err == nil {
-			_, err = io.Copy(to, from)
+			err = a.buffers.Copy(to, from)
 		}
 		if half, ok := to.(interface{ CloseWrite() error }); ok && err == nil {
 			_ = half.CloseWrite()

@@ -52,7 +52,7 @@ func (w *Way) serve(c *net.TCPConn) {
 		return
 	}
 	defer w.untrack(stream)
-	join(c, stream)
+	w.join(c, stream)
 }
 
 // target returns where the program wanted to.
@@ -152,13 +152,10 @@ func (w *Way) keep(stream *net.UnixConn) {
 
 // join copies both ways until both are at their end. The end of one direction is passed on,
 // a failure resets the program's connection.
-//
-// The copies are left to package io, which has the kernel move the data where both ends are
-// plain sockets.
-func join(program *net.TCPConn, stream *net.UnixConn) {
+func (w *Way) join(program *net.TCPConn, stream *net.UnixConn) {
 	var up sync.WaitGroup
 	up.Go(func() {
-		_, err := io.Copy(stream, program)
+		err := w.buffers.Copy(stream, program)
 		switch {
 		case err == nil:
 			_ = stream.CloseWrite()
@@ -169,7 +166,7 @@ func join(program *net.TCPConn, stream *net.UnixConn) {
 			reset(program)
 		}
 	})
-	if _, err := io.Copy(program, stream); err != nil {
+	if err := w.buffers.Copy(program, stream); err != nil {
 		_ = stream.Close()
 		reset(program)
 	} else {

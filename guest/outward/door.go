@@ -163,10 +163,9 @@ func (w *Way) accept(listener *net.TCPListener) {
 }
 
 // maxConnections is how many connections there may be at a time: a host allows 1,024 unless
-// it is told otherwise. Each takes two descriptors, and four for two pipes that spliced data
-// goes through.
+// it is told otherwise. Each takes two descriptors, and the agent is to have others left.
 func maxConnections() int {
-	const most, descriptors = 4096, 6
+	const most, descriptors = 4096, 4
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return 128

@@ -20,6 +20,7 @@ import (
 	"sync"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/guest/flow"
 	"github.com/covehq/cove/guest/wire"
 )
 
@@ -27,6 +28,7 @@ import (
 type Way struct {
 	log      *log.Logger
 	spares   *pool
+	buffers  *flow.Buffers
 	lookups  *lookups
 	names    *names // that may be reached, and their addresses
 	refused  *names // that may not
@@ -65,7 +67,7 @@ func open(l *log.Logger, install func([]rule) error) (*Way, error) {
 		l = log.New(io.Discard, "", 0)
 	}
 	w := &Way{
-		log: l, spares: newPool(), asked: make(chan string, maxAsked), room: make(chan struct{}, maxConnections()),
+		log: l, spares: newPool(), buffers: flow.New(), asked: make(chan string, maxAsked), room: make(chan struct{}, maxConnections()),
 		own: map[uint16]bool{}, doors: map[int]*door{}, open: map[net.Conn]struct{}{},
 	}
 	w.ctx, w.cancel = context.WithCancel(context.Background())

@@ -539,7 +539,6 @@ func TestConnectionsInTurnLeaveNothing(t *testing.T) {
 		}
 	}
 	count := func() (goroutines, descriptors int) {
-		runtime.GC() // package internal/poll keeps pipes for the next copy
 		runtime.GC()
 		open, _ := os.ReadDir("/proc/self/fd")
 		return runtime.NumGoroutine(), len(open)
