@@ -188,10 +188,3 @@ func (w *World) Packets() []Packet {
 	defer w.mu.Unlock()
 	return append([]Packet(nil), w.packets...)
 }
-
-// Forget forgets the packets so far.
-func (w *World) Forget() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.packets = nil
-}

