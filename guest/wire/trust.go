@@ -25,7 +25,7 @@ func TrustVariables() map[string]string {
 		"AWS_CA_BUNDLE":       TrustBundle,
 		"CARGO_HTTP_CAINFO":   TrustBundle,
 		"npm_config_cafile":   TrustBundle, // wins over the file that a machine's npmrc names
-		"NODE_EXTRA_CA_CERTS": TrustCA, // beside its own
-		"DENO_CERT":           TrustCA, // likewise
+		"NODE_EXTRA_CA_CERTS": TrustCA,     // beside its own
+		"DENO_CERT":           TrustCA,     // likewise
 	}
 }
