@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/covehq/cove/internal/ordinary"
 	"github.com/covehq/cove/internal/outer"
 )
 
@@ -28,11 +31,53 @@ func reachable() []string {
 	return everywhere
 }
 
+// TestReachAsAnOrdinaryUser does what TestReach does, on gVisor, for a user without
+// privileges on the world's machine.
+func TestReachAsAnOrdinaryUser(t *testing.T) {
+	binaries(t)
+	i := newInternet(t)
+	i.servePostgres(t)
+	fetch := goProgram(t)
+	onRuntimes(t, []string{"gvisor"}, func(t *testing.T, runtime string) {
+		m := onMachine(t, i, runtime, "")
+		m.becomeOrdinary(t)
+		reach(t, m, fetch)
+	})
+}
+
+// becomeOrdinary has all that follows be done by a user without privileges, who has
+// programs of their own.
+func (m *machine) becomeOrdinary(t *testing.T) {
+	t.Helper()
+	base := filepath.Dir(m.dirs.State)
+	programs := filepath.Join(base, "bin")
+	if err := os.Mkdir(programs, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"cove", "cove-agent", "cove-runsc"} {
+		if output, err := exec.CommandContext(t.Context(), "cp", filepath.Join(bin, name), programs).CombinedOutput(); err != nil {
+			t.Fatalf("cp: %v: %s", err, output)
+		}
+	}
+	err := filepath.WalkDir(base, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, ordinary.ID, ordinary.ID))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := strconv.Itoa(ordinary.ID)
+	m.enter = append(m.enter, "setpriv", "--reuid="+id, "--regid="+id, "--clear-groups", "--no-new-privs", "--")
+	m.programs = programs
+	m.env = append(m.env, "PATH="+programs+":"+os.Getenv("PATH"))
+	m.args = []string{"--best-effort"} // nobody delegates a cgroup here
+}
+
 // machine is a Cove whose daemon runs on the machine of an outer world.
 type machine struct {
 	*world
 	*internet
 	runtime string
+	args    []string // of each create
 }
 
 // onMachine makes a machine whose sandboxes run on a runtime.
@@ -61,7 +106,7 @@ func (m *machine) create(t *testing.T, args ...string) string {
 	for _, variable := range []string{"SSL_CERT_FILE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE", "npm_config_cafile"} {
 		trust = append(trust, "-e", variable+"="+bundle)
 	}
-	id := m.output(t, append(trust, args...)...)
+	id := m.output(t, slices.Concat(trust, m.args, args)...)
 	t.Cleanup(func() { m.output(t, "rm", id) })
 	put := m.command(t, "exec", "-i", id, "--", "sh", "-c", "cat >"+bundle)
 	put.Stdin = bytes.NewReader(m.authority.pem)
@@ -150,7 +195,14 @@ func reach(t *testing.T, m *machine, fetch string) {
 // goProgram builds a program that fetches a URL.
 func goProgram(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir, err := os.MkdirTemp("", "cove-fetch-") // not t.TempDir, which is for nobody else
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	source := `package main
 
 import ("io"; "net/http"; "os")

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,8 @@ type world struct {
 	dirs  daemon.Dirs
 	env   []string
 	enter []string // the beginning of every command line
+
+	programs string // where cove is, if not in bin
 }
 
 // newWorld makes a world whose sandboxes run on a runtime unless they ask for another.
@@ -73,7 +76,7 @@ func (w *world) command(t testing.TB, args ...string) *exec.Cmd {
 	// The longest that anything here takes, on a busy machine; a hang fails by it.
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
-	line := append(slices.Clone(w.enter), filepath.Join(bin, "cove"))
+	line := append(slices.Clone(w.enter), filepath.Join(cmp.Or(w.programs, bin), "cove"))
 	line = append(line, args...)
 	cmd := exec.CommandContext(ctx, line[0], line[1:]...)
 	cmd.Env = append(os.Environ(), w.env...)
