@@ -200,7 +200,7 @@ func (g *Gateway) dialOne(ctx context.Context, addr netip.Addr, port int) (net.C
 func (g *Gateway) checkPeer(conn net.Conn, addr netip.Addr) string {
 	local, ok1 := conn.LocalAddr().(*net.TCPAddr)
 	remote, ok2 := conn.RemoteAddr().(*net.TCPAddr)
-	if !ok1 || !ok2 || !local.IP.Equal(remote.IP) || slices.Contains(g.guard.private, netip.PrefixFrom(addr, addr.BitLen())) {
+	if !ok1 || !ok2 || !local.IP.Equal(remote.IP) || slices.Contains(g.guard.private(), netip.PrefixFrom(addr, addr.BitLen())) {
 		return ""
 	}
 	return fmt.Sprintf("%s is an address of the host", addr)

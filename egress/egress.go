@@ -30,11 +30,12 @@ type Options struct {
 	// Proxy is the URL of an upstream proxy: http, https or socks5, with credentials where
 	// it wants them. It resolves the names then, and has to guard what they lead to.
 	Proxy string
-	// Private are ranges that are not public, and that may be reached nevertheless, where
+	// Private returns ranges that are not public, and that may be reached nevertheless, where
 	// a rule names an address or a whole name (no "*."). Addresses of this machine, loopback
 	// included, are reached only where Private has exactly that address, as a prefix of full
 	// length. Metadata services are never reached.
-	Private []netip.Prefix
+	// It is asked at each connection; nil is none.
+	Private func() []netip.Prefix
 	Logger  *slog.Logger // nil: slog.Default()
 
 	// Lookup resolves a name, for tests; nil asks Resolver.
@@ -78,12 +79,9 @@ func New(o Options) (*Gateway, error) {
 	if g.proxy, err = newProxy(o.Proxy); err != nil {
 		return nil, err
 	}
-	g.guard = &guard{own: o.HostAddrs}
-	for _, prefix := range o.Private {
-		if prefix != prefix.Masked() {
-			return nil, cove.Errorf(cove.Invalid, "private ranges", prefix.String(), "it has bits set beyond its length", "write "+prefix.Masked().String())
-		}
-		g.guard.private = append(g.guard.private, prefix)
+	g.guard = &guard{own: o.HostAddrs, private: o.Private}
+	if g.guard.private == nil {
+		g.guard.private = func() []netip.Prefix { return nil }
 	}
 	if g.guard.own == nil {
 		g.guard.own = interfaceAddrs

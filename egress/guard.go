@@ -170,7 +170,7 @@ func coveredBy(ranges []netip.Prefix, prefix netip.Prefix) bool {
 
 // guard decides which addresses may be dialled at all, whatever the rules say.
 type guard struct {
-	private []netip.Prefix
+	private func() []netip.Prefix
 	own     func() []netip.Addr
 
 	mu    sync.Mutex
@@ -188,7 +188,7 @@ func (g *guard) check(addr netip.Addr, named bool) string {
 	what, opens := notPublic(addr)
 	isOwn := addr.IsLoopback() || g.isOwn(addr) || g.isOwn(dialled)
 	switch {
-	case isOwn && named && what != "a metadata service" && slices.Contains(g.private, netip.PrefixFrom(addr, addr.BitLen())):
+	case isOwn && named && what != "a metadata service" && slices.Contains(g.private(), netip.PrefixFrom(addr, addr.BitLen())):
 		return ""
 	case isOwn:
 		return fmt.Sprintf("%s is an address of the host", addr)
@@ -198,7 +198,7 @@ func (g *guard) check(addr netip.Addr, named bool) string {
 		return fmt.Sprintf("%s is %s, which is never reached", addr, what)
 	case opens == ifNamed && named:
 		return ""
-	case opens != ifNamed && !coveredBy(g.private, netip.PrefixFrom(addr, addr.BitLen())):
+	case opens != ifNamed && !coveredBy(g.private(), netip.PrefixFrom(addr, addr.BitLen())):
 		return fmt.Sprintf("%s is %s: it is reached only where the operator allows it (egress.private of the policy)", addr, what)
 	case !named:
 		return fmt.Sprintf("%s is %s: it is reached only by a rule that names it, or the whole name that leads to it", addr, what)

@@ -204,7 +204,7 @@ func TestWhatTheOperatorOpensIsReachedOnlyByRulesThatNameIt(t *testing.T) {
 			}
 			g, _ := open(t, w, compile(t, test.n, private...), func(o *egress.Options, so *egress.SessionOptions) {
 				withHostAddr(o, so)
-				o.Private = prefixes(private)
+				o.Private = func() []netip.Prefix { return prefixes(private) }
 			})
 			test.to.Port = 443
 			if _, reply := g.connect(test.to); reply.Code != test.code {
@@ -247,7 +247,7 @@ func TestT68NoListenerOfTheHostIsReached(t *testing.T) {
 		for i, text := range own {
 			w := newWorld(t, map[string]string{"name.example": text})
 			g, _ := open(t, w, compile(t, allow(fmt.Sprintf("name.example:%d", port)), everything...), func(o *egress.Options, _ *egress.SessionOptions) {
-				o.Private, o.Dial = prefixes(everything), nil
+				o.Private, o.Dial = func() []netip.Prefix { return prefixes(everything) }, nil
 				if o.HostAddrs = nil; !known {
 					o.HostAddrs = func() []netip.Addr { return nil }
 				}

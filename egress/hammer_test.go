@@ -109,7 +109,8 @@ func TestWhatTheHostServesIsReachedWhereTheOperatorNamesItsAddress(t *testing.T)
 	w := newWorld(t, map[string]string{"mirror.example": "127.0.0.1"})
 	rule := fmt.Sprintf("mirror.example:%d", port)
 	g, s := open(t, w, compile(t, allow(rule)), func(o *egress.Options, _ *egress.SessionOptions) {
-		o.Dial, o.HostAddrs, o.Private = nil, nil, prefixes([]string{"127.0.0.1/32"})
+		o.Dial, o.HostAddrs = nil, nil
+		o.Private = func() []netip.Prefix { return prefixes([]string{"127.0.0.1/32"}) }
 	})
 	conn := g.must("mirror.example", int(port))
 	exchange(t, conn, "hello")

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/egress"
+	"github.com/covehq/cove/egress/intercept"
 	"github.com/covehq/cove/egress/preset"
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/internal/cli"
@@ -72,7 +74,7 @@ func serve(ctx context.Context, o cli.ServeOptions) (err error) {
 
 // outward is how sandboxes reach out.
 func outward(o cli.ServeOptions, records *sqlite.Store, operator *policy.File) (sandbox.NetworkOptions, error) {
-	options := egress.Options{Private: operator.Policy().Private(), Logger: o.Logger}
+	options := egress.Options{Private: func() []netip.Prefix { return operator.Policy().Private() }, Logger: o.Logger}
 	if o.Resolver.IsValid() {
 		options.Resolver = o.Resolver.String()
 	}
@@ -87,7 +89,17 @@ func outward(o cli.ServeOptions, records *sqlite.Store, operator *policy.File) (
 	if err != nil {
 		return sandbox.NetworkOptions{}, err
 	}
-	return sandbox.NetworkOptions{Gateway: gateway, Vault: vault, Presets: preset.New(preset.Options{Own: o.Presets})}, nil
+	authority, err := intercept.OpenAuthority(filepath.Join(o.Dirs.Data, "authority"))
+	if err != nil {
+		return sandbox.NetworkOptions{}, err
+	}
+	opener, err := intercept.New(intercept.Options{CA: authority, Logger: o.Logger})
+	if err != nil {
+		return sandbox.NetworkOptions{}, err
+	}
+	return sandbox.NetworkOptions{
+		Gateway: gateway, Opener: opener, CA: authority.PEM(), Vault: vault, Presets: preset.New(preset.Options{Own: o.Presets}),
+	}, nil
 }
 
 func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store, operator *policy.File, out sandbox.NetworkOptions) (*sandbox.Host, error) {
