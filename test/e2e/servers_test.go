@@ -46,6 +46,7 @@ type internet struct {
 
 	mu    sync.Mutex
 	asked []string // names, in the order of the queries
+	told  []string // "host: Authorization" of each request to the sites of serveAPI
 }
 
 // resolver is the address of the world's name server.
@@ -59,12 +60,12 @@ func newInternet(t *testing.T) *internet {
 		addresses: map[string]netip.Addr{"rebound.outer.test": netip.MustParseAddr("169.254.169.254"), "home.outer.test": netip.MustParseAddr("10.1.2.3")},
 	}
 	i.sites = map[string]http.Handler{
-		"api.outer.test":  http.HandlerFunc(serveAPI),
+		"api.outer.test":  http.HandlerFunc(i.serveAPI),
 		"pypi.outer.test": serveWheel(t),
 		"npm.outer.test":  servePackage(t),
 		"git.outer.test":  serveRepository(t),
 		"db.outer.test":   http.NotFoundHandler(),
-		"evil.outer.test": http.HandlerFunc(serveAPI),
+		"evil.outer.test": http.HandlerFunc(i.serveAPI),
 	}
 	next := netip.MustParseAddr("93.184.215.10")
 	for name := range maps.Keys(i.sites) {
@@ -125,6 +126,13 @@ func (i *internet) resolve(query []byte) []byte {
 	return packed
 }
 
+// heard returns what the sites of serveAPI were told.
+func (i *internet) heard() []string {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return append([]string(nil), i.told...)
+}
+
 // queries returns the names that were asked for.
 func (i *internet) queries() []string {
 	i.mu.Lock()
@@ -155,7 +163,10 @@ func (i *internet) serveSites(t *testing.T) {
 }
 
 // serveAPI tells the client what it asked for.
-func serveAPI(w http.ResponseWriter, r *http.Request) {
+func (i *internet) serveAPI(w http.ResponseWriter, r *http.Request) {
+	i.mu.Lock()
+	i.told = append(i.told, r.Host+": "+r.Header.Get("Authorization"))
+	i.mu.Unlock()
 	body, _ := io.ReadAll(io.LimitReader(r.Body, 1<<20))
 	_ = json.NewEncoder(w).Encode(map[string]any{
 		"host": r.Host, "method": r.Method, "path": r.URL.Path, "query": r.URL.RawQuery,
