@@ -1,0 +1,109 @@
+"""What differs between asyncio and threads. Its twin is ``cove._sync._io``; both are
+written by hand, everything else is generated."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import weakref
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..errors import InvalidError
+
+if TYPE_CHECKING:
+    import httpx
+
+T = TypeVar("T")
+
+
+class AsyncClients:
+    """HTTP clients: one for each event loop of each process, since connections are bound to
+    their loop and must not be shared with a forked child."""
+
+    def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
+        self._make = make
+        self._pid = os.getpid()
+        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
+        self._clients = weakref.WeakKeyDictionary()
+        self._abandoned: list[object] = []
+
+    def get(self) -> httpx.AsyncClient:
+        """Returns the client to use here."""
+        if self._pid != os.getpid():
+            # Kept, not closed: the connections are the parent's.
+            self._abandoned.append(self._clients)
+            self._clients = weakref.WeakKeyDictionary()
+            self._pid = os.getpid()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise InvalidError(
+                "no asyncio event loop runs here", hint="await this in asyncio, or use Sandbox without async"
+            ) from None
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = self._make()
+        return client
+
+    async def close(self) -> None:
+        """Closes this loop's connections."""
+        if self._pid != os.getpid():
+            return
+        client = self._clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+
+class AsyncLock:
+    """A lock that is made in the loop which first takes it."""
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+        self._locks = weakref.WeakKeyDictionary()
+
+    async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        await self._locks.setdefault(loop, asyncio.Lock()).acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self._locks[asyncio.get_running_loop()].release()
+
+
+async def in_thread(function: Callable[..., T], *args: Any) -> T:
+    """Returns what function returns, which may block."""
+    return await asyncio.to_thread(function, *args)
+
+
+async def tell(callback: Callable[[T], Awaitable[None] | None] | None, value: T) -> None:
+    """Calls a callback, which may be a coroutine function."""
+    if callback is not None:
+        reply = callback(value)
+        if inspect.isawaitable(reply):
+            await reply
+
+
+async def upload(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
+    """Yields pieces whose making may block."""
+    iterator = iter(pieces)
+    while True:
+        piece = await asyncio.to_thread(next, iterator, None)
+        if piece is None:
+            return
+        yield piece
+
+
+async def sleep(seconds: float) -> None:
+    """Waits."""
+    await asyncio.sleep(seconds)
+
+
+async def shielded(work: Awaitable[T]) -> T:
+    """Lets work finish also when the caller is cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

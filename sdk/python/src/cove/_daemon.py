@@ -1,0 +1,145 @@
+"""Where the daemon is, and how one is started on this machine."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from .errors import ForbiddenError, InvalidError, UnavailableError
+
+#: A daemon attaches the sandboxes of its predecessor before it serves.
+START_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class Address:
+    """A daemon's address: a unix socket, or a web address."""
+
+    base: str
+    """The URL that paths are appended to."""
+    socket: str = ""
+    ours: bool = False
+    """This user's daemon on this machine, which is started when it is not there."""
+
+    def __str__(self) -> str:
+        return self.socket or self.base
+
+
+def locate(url: str | None) -> Address:
+    """Returns the address of a URL, of COVE_URL, or of this user's daemon."""
+    if url is not None and not isinstance(url, str):
+        raise TypeError(f"url must be str, not {type(url).__name__}")
+    url = url or os.environ.get("COVE_URL")
+    if not url:
+        return Address("http://cove", str(state_dir() / "cove.sock"), ours=True)
+    parts = urlsplit(url)
+    if parts.scheme == "unix" and not parts.netloc and parts.path:
+        return Address("http://cove", unquote(parts.path))
+    if parts.scheme in ("http", "https") and parts.hostname:
+        if parts.query or parts.fragment or "@" in parts.netloc:
+            raise _invalid(url)
+        return Address(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
+    raise _invalid(url)
+
+
+def _invalid(url: str) -> InvalidError:
+    return InvalidError(
+        f"{url!r} is no address of a daemon", hint="use unix:///path/of/socket, http://host:port or https://host:port"
+    )
+
+
+def state_dir() -> Path:
+    """Returns the directory of this user's daemon, as the cove program finds it."""
+    environ = os.environ
+    if environ.get("COVE_STATE_DIR"):
+        return Path(environ["COVE_STATE_DIR"]).absolute()
+    if os.geteuid() == 0:
+        return Path("/run/cove")
+    if environ.get("XDG_RUNTIME_DIR", "").startswith("/"):
+        return Path(environ["XDG_RUNTIME_DIR"], "cove")
+    if environ.get("COVE_DATA_DIR"):
+        data = Path(environ["COVE_DATA_DIR"]).absolute()
+    elif environ.get("XDG_DATA_HOME", "").startswith("/"):
+        data = Path(environ["XDG_DATA_HOME"], "cove")
+    else:
+        data = Path(environ.get("HOME", "/"), ".local", "share", "cove")
+    return data / "run"
+
+
+def trust(address: Address) -> None:
+    """Refuses a socket in a directory where somebody else could have put one."""
+    directory = os.path.dirname(address.socket)
+    try:
+        info = os.lstat(directory)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid() or info.st_mode & 0o022:
+        raise ForbiddenError(
+            f"{directory} is not a directory that only you can write to",
+            hint="give Cove directories of your own with COVE_STATE_DIR and COVE_DATA_DIR, or remove this one",
+        )
+
+
+def program() -> str:
+    """Returns the path of the cove program: COVE_BIN (it or its directory), the one that
+    came with this package, or the one in PATH."""
+    chosen = os.environ.get("COVE_BIN")
+    if chosen:
+        return os.path.join(chosen, "cove") if os.path.isdir(chosen) else chosen
+    packaged = Path(__file__).with_name("_bin") / "cove"
+    if packaged.is_file():
+        return str(packaged)
+    import shutil
+
+    found = shutil.which("cove")
+    # Not the script of this package, which would look for a program in turn.
+    if found and not os.path.samefile(os.path.dirname(found), os.path.dirname(sys.executable)):
+        return found
+    raise UnavailableError(
+        "no daemon runs here, and there is no cove program to start one",
+        hint="install the wheel for linux x86_64, put cove into PATH or COVE_BIN, or set COVE_URL",
+    )
+
+
+def start(address: Address) -> None:
+    """Starts this user's daemon and returns when it serves.
+
+    The cove program does that by itself when it is asked for anything: it takes a lock, so
+    that of many callers one starts it and the others wait, and gives it a session of its own.
+    """
+    import subprocess
+
+    trust(address)
+    path = program()
+    environment = {name: value for name, value in os.environ.items() if name != "COVE_URL"}
+    try:
+        done = subprocess.run(  # noqa: S603
+            [path, "ls", "--json"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=START_TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UnavailableError(
+            f"{path} did not start the daemon in {START_TIMEOUT:.0f} s", hint="start it yourself with cove serve"
+        ) from error
+    except OSError as error:
+        raise UnavailableError(
+            f"{path} can't be run: {error.strerror}", hint="check COVE_BIN, or reinstall the package"
+        ) from error
+    if done.returncode != 0:
+        text = done.stderr.decode("utf-8", "replace").strip()[-4000:]
+        raise UnavailableError(f"the daemon did not start: {text}", hint="start it yourself with cove serve")
+
+
+def main() -> None:
+    """The command ``cove``: the program that came with this package."""
+    path = program()
+    os.execv(path, ["cove", *sys.argv[1:]])  # noqa: S606

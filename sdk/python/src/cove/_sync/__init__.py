@@ -1,0 +1,1 @@
+"""The SDK for threads, generated from ``cove._async``; see scripts/unasync.py."""

@@ -1,0 +1,120 @@
+"""A daemon: what it is, the sandboxes it has, its secrets and events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .. import _spec as spec
+from .._model import parse, parse_list
+from ..types import Event, RuntimeInfo, SandboxInfo, SecretInfo, VersionInfo
+from ._sandbox import Sandbox
+from ._transport import Transport
+
+if TYPE_CHECKING:
+    import ssl
+
+    from typing_extensions import Self
+
+
+class Cove:
+    """Speaks to one daemon, over connections that all of its sandboxes share.
+
+    ``url`` and ``api_key`` default to COVE_URL and COVE_API_KEY, and then to this user's own
+    daemon, which is started where it does not run."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        api_key: str | None = None,
+        *,
+        request_timeout: float | None = None,
+        verify: bool | str | ssl.SSLContext = True,
+    ) -> None:
+        self._transport = Transport(url, api_key, request_timeout, verify)
+        self.secrets = Secrets(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes connections. Sandboxes go on."""
+        self._transport.close()
+
+    def sandbox(self, *args: Any, **options: Any) -> Sandbox:
+        """Returns a sandbox, yet to be started; takes what Sandbox takes."""
+        return Sandbox(*args, transport=self._transport, **options)
+
+    def connect(self, sandbox_id: str) -> Sandbox:
+        """Returns a handle on the sandbox with this id or name."""
+        return Sandbox.connect(sandbox_id, transport=self._transport)
+
+    def list(self, labels: Mapping[str, str] | None = None, state: str | None = None) -> _Infos:
+        """Returns the sandboxes that there are."""
+        return Sandbox.list(labels, state, transport=self._transport)
+
+    def version(self) -> VersionInfo:
+        """Returns what the daemon is."""
+        return parse(VersionInfo, self._transport.json("GET", "/v1/version"))
+
+    def runtimes(self) -> _Runtimes:
+        """Returns what the daemon's host can, and can't, isolate with, and why."""
+        return parse_list(RuntimeInfo, self._transport.json("GET", "/v1/runtimes"), "runtimes")
+
+    def events(
+        self, after: int | None = None, *, sandbox: str | None = None, types: Sequence[str] = (), follow: bool = True
+    ) -> Iterator[Event]:
+        """Yields what happens to sandboxes: from now on, or what is kept after a number, 0
+        being all of that."""
+        params: dict[str, Any] = {"type": spec.strings("types", types)}
+        if after is not None:
+            params["after"] = str(after)
+        if sandbox:
+            params["sandbox"] = sandbox
+        if not follow:
+            params["no_follow"] = "true"
+        for data in self._transport.events("/v1/events", params=params, finite=not follow):
+            yield parse(Event, data)
+
+
+_Infos = list[SandboxInfo]
+_Runtimes = list[RuntimeInfo]
+
+
+class Secrets:
+    """The daemon's stored secrets, whose values nobody reads back."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def set(self, name: str, value: str, hosts: Sequence[str], places: Sequence[str] | None = None) -> SecretInfo:
+        """Stores a secret that may go to these hosts, or replaces the one of that name."""
+        spec.check("value", value, str)
+        body = spec.drop_none(
+            {"value": value, "hosts": spec.strings("hosts", hosts), "in": spec.strings("places", places)}
+        )
+        return parse(SecretInfo, self._transport.json("PUT", _path(name), json=body))
+
+    def get(self, name: str) -> SecretInfo:
+        """Describes a secret."""
+        return parse(SecretInfo, self._transport.json("GET", _path(name)))
+
+    def list(self) -> _Secrets:
+        """Describes all secrets."""
+        return parse_list(SecretInfo, self._transport.json("GET", "/v1/secrets"), "secrets")
+
+    def remove(self, name: str) -> None:
+        """Removes a secret; sandboxes that use it can't from then on."""
+        self._transport.request("DELETE", _path(name))
+
+
+_Secrets = list[SecretInfo]
+
+
+def _path(name: str) -> str:
+    spec.check("name", name, str)
+    return "/v1/secrets/" + (quote(name, safe="") if name not in ("", ".", "..") else "-")

@@ -1,0 +1,418 @@
+"""Commands and processes of a sandbox."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Union, overload
+
+from .. import _spec as spec
+from .._frames import EXIT, MAX_OUTPUT, PTY, STDERR, STDOUT, Collector, Frame, Text, Texts
+from .._model import nonsense, parse, parse_list
+from ..errors import NotFoundError, TimedOutError
+from ..types import CommandResult, Duration, Output, ProcessInfo, PtySize
+from ._io import tell
+
+if TYPE_CHECKING:
+    from ._sandbox import Sandbox
+
+    Callback = Callable[[str], None]
+
+Command = Union[str, Sequence[str]]
+# In the class, list is a method.
+_Infos = list[ProcessInfo]
+
+#: More than the command's own time, which a reply may take over a network.
+_SLACK = 30.0
+
+
+class Commands:
+    """Runs commands in a sandbox."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    @overload
+    def run(
+        self,
+        cmd: Command,
+        background: Literal[False] | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        *,
+        envs: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        stdin: str | bytes | bool | None = None,
+        timeout: Duration | None = None,
+        on_stdout: Callback | None = None,
+        on_stderr: Callback | None = None,
+        check: bool = False,
+        max_output: int | str | None = None,
+        tag: str | None = None,
+    ) -> CommandResult: ...
+
+    @overload
+    def run(
+        self,
+        cmd: Command,
+        background: Literal[True],
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        *,
+        envs: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        stdin: str | bytes | bool | None = None,
+        timeout: Duration | None = None,
+        on_stdout: Callback | None = None,
+        on_stderr: Callback | None = None,
+        check: bool = False,
+        max_output: int | str | None = None,
+        tag: str | None = None,
+    ) -> CommandHandle: ...
+
+    def run(
+        self,
+        cmd: Command,
+        background: bool | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        *,
+        envs: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        user: str | None = None,
+        stdin: str | bytes | bool | None = None,
+        timeout: Duration | None = None,
+        on_stdout: Callback | None = None,
+        on_stderr: Callback | None = None,
+        check: bool = False,
+        max_output: int | str | None = None,
+        tag: str | None = None,
+    ) -> CommandResult | CommandHandle:
+        """Runs a shell line, or a program with arguments (a list, which no shell sees).
+
+        Returns its result; a command that fails raises CommandFailed only with ``check``.
+        ``on_stdout`` and ``on_stderr`` get text while it runs. After ``timeout`` (0: never;
+        default: the sandbox's) it is killed with everything that it started, and the result
+        has ``timed_out``; the same happens when this call is interrupted. ``max_output`` of
+        each stream is kept, head and tail; default 1 MiB.
+
+        With ``background`` it returns a handle at once; then there is no timeout by default,
+        ``stdin=True`` keeps the input open for ``send_stdin``, and callbacks are called while
+        the handle is waited for.
+
+        ``envs`` is ``env``, and ``cwd`` is ``workdir``.
+        """
+        body = {
+            "command": spec.command(cmd),
+            "env": spec.text_map("env", spec.one("env", env, "envs", envs)),
+            "cwd": _text("workdir", spec.one("workdir", workdir, "cwd", cwd)),
+            "user": _text("user", user),
+            "timeout": spec.duration("timeout", timeout),
+        }
+        spec.check("background", background, bool)
+        spec.check("stdin", stdin, str, bytes, bool)
+        spec.check("max_output", max_output, int, str)
+        spec.check("tag", tag, str)
+        for name, callback in (("on_stdout", on_stdout), ("on_stderr", on_stderr)):
+            if callback is not None and not callable(callback):
+                raise TypeError(f"{name} must be callable, not {type(callback).__name__}")
+        if background:
+            return self._start(body, stdin, tag, on_stdout, on_stderr)
+        if stdin is True or tag is not None:
+            raise TypeError("stdin=True and tag are for background=True; give the whole stdin otherwise")
+        body["max_output"] = max_output
+        if stdin:
+            data = stdin.encode() if isinstance(stdin, str) else stdin
+            body["stdin"] = base64.b64encode(data).decode()
+        body["encoding"] = "base64"
+        result = self._run(spec.drop_none(body), timeout, on_stdout, on_stderr)
+        return result.check() if check else result
+
+    def _run(
+        self,
+        body: dict[str, Any],
+        timeout: Duration | None,
+        on_stdout: Callback | None,
+        on_stderr: Callback | None,
+    ) -> CommandResult:
+        sandbox = self._sandbox
+        path = sandbox._path("/exec")
+        if sandbox._transport.local and on_stdout is None and on_stderr is None:
+            return _result(sandbox._transport.json("POST", path, json=body))
+        # Streams say that they live, so that a network that died is noticed.
+        limit = body.get("max_output")
+        frames = sandbox._transport.frames("POST", path, json=body)
+        return _collect(frames, limit if isinstance(limit, int) else MAX_OUTPUT, on_stdout, on_stderr)
+
+    def _start(
+        self,
+        body: dict[str, Any],
+        stdin: str | bytes | bool | None,
+        tag: str | None,
+        on_stdout: Callback | None,
+        on_stderr: Callback | None,
+    ) -> CommandHandle:
+        body["stdin"] = True if stdin else None
+        body["tag"] = tag
+        path = self._sandbox._path("/processes")
+        reply = self._sandbox._transport.json("POST", path, json=spec.drop_none(body))
+        handle = CommandHandle(self._sandbox, parse(ProcessInfo, reply).pid, on_stdout, on_stderr)
+        if isinstance(stdin, (str, bytes)) and stdin:
+            handle.send_stdin(stdin, close=True)
+        return handle
+
+    def list(self) -> _Infos:
+        """Returns what was started, ended ones that are kept included."""
+        path = self._sandbox._path("/processes")
+        return parse_list(ProcessInfo, self._sandbox._transport.json("GET", path), "processes")
+
+    def connect(self, pid: int, on_stdout: Callback | None = None, on_stderr: Callback | None = None) -> CommandHandle:
+        """Returns a handle on a process, which may have been started by another program."""
+        handle = CommandHandle(self._sandbox, _pid(pid), on_stdout, on_stderr)
+        handle.info()
+        return handle
+
+    def kill(self, pid: int) -> bool:
+        """Kills a process and everything it started. False: there is no such process."""
+        return CommandHandle(self._sandbox, _pid(pid)).kill()
+
+    def send_stdin(self, pid: int, data: str | bytes) -> None:
+        """Writes to a process's standard input."""
+        CommandHandle(self._sandbox, _pid(pid)).send_stdin(data)
+
+    def close_stdin(self, pid: int) -> None:
+        """Ends a process's standard input."""
+        CommandHandle(self._sandbox, _pid(pid)).close_stdin()
+
+
+class CommandHandle:
+    """A process, while it runs and for as long as the daemon keeps it afterwards.
+
+    Nothing is read unless it is asked for, and everything can be read again: the daemon
+    keeps the last 64 MiB of each stream. Iterating gives what was and is written, as Output.
+    """
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        pid: int,
+        on_stdout: Callback | None = None,
+        on_stderr: Callback | None = None,
+    ) -> None:
+        self._sandbox = sandbox
+        self._on_stdout = on_stdout
+        self._on_stderr = on_stderr
+        self.pid = pid
+        """Inside the sandbox."""
+        self.stdout = OutputStream(self, "stdout")
+        self.stderr = OutputStream(self, "stderr")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} pid={self.pid} sandbox={self._sandbox.id!r}>"
+
+    def _path(self, rest: str = "") -> str:
+        return self._sandbox._path(f"/processes/{self.pid}{rest}")
+
+    def info(self) -> ProcessInfo:
+        """Returns what the process is and how it stands."""
+        return parse(ProcessInfo, self._sandbox._transport.json("GET", self._path()))
+
+    def poll(self) -> int | None:
+        """Returns the exit code, None while the process runs."""
+        return (self.info()).exit_code
+
+    def wait(
+        self,
+        on_stdout: Callback | None = None,
+        on_stderr: Callback | None = None,
+        *,
+        timeout: float | None = None,
+        check: bool = False,
+        max_output: int = MAX_OUTPUT,
+    ) -> CommandResult:
+        """Returns how the process ended and what it wrote from its beginning on.
+
+        After ``timeout`` seconds it raises TimedOutError; the process goes on.
+        """
+        spec.check("timeout", timeout, int, float)
+        spec.check("max_output", max_output, int)
+        frames = self._follow(timeout=timeout)
+        on_stdout, on_stderr = on_stdout or self._on_stdout, on_stderr or self._on_stderr
+        result = _collect(frames, max_output, on_stdout, on_stderr)
+        return result.check() if check else result
+
+    def _follow(
+        self, params: Mapping[str, str] | None = None, timeout: float | None = None, follow: bool = True
+    ) -> Iterator[Frame]:
+        import time
+
+        query = {"follow": "true" if follow else "false", **(params or {})}
+        options: dict[str, Any] = {} if timeout is None else {"read": max(timeout, 0.001)}
+        deadline = None if timeout is None else time.monotonic() + timeout
+        late = TimedOutError(f"process {self.pid} still runs", hint="wait again, or kill it")
+        path = self._path("/output")
+        try:
+            for frame in self._sandbox._transport.frames("GET", path, params=query, whole=follow, **options):
+                yield frame
+                if deadline is not None and frame.kind != EXIT and time.monotonic() > deadline:
+                    raise late
+        except TimedOutError as error:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise late from error
+            raise
+
+    def __iter__(self) -> Iterator[Output]:
+        texts = Texts()
+        for frame in self._follow():
+            output = texts.output(frame)
+            if output is not None:
+                yield output
+        for output in texts.end():
+            yield output
+
+    def kill(self) -> bool:
+        """Kills the process and everything it started, and returns when that is dead. False:
+        it is not known any more."""
+        try:
+            self._sandbox._transport.request("DELETE", self._path())
+        except NotFoundError:
+            return False
+        return True
+
+    def signal(self, signal: str | int) -> None:
+        """Sends a signal to the process alone: "TERM", "SIGTERM" and 15 are the same."""
+        spec.check("signal", signal, str, int)
+        name = str(int(signal)) if isinstance(signal, int) else signal
+        self._sandbox._transport.request("POST", self._path("/signal"), json={"signal": name})
+
+    def send_stdin(self, data: str | bytes, *, close: bool = False) -> None:
+        """Writes to the standard input, or types into the terminal."""
+        if not isinstance(data, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
+        content = data.encode() if isinstance(data, str) else bytes(data)
+        params = {"close": "true"} if close else None
+        path = self._path("/stdin")
+        self._sandbox._transport.request("POST", path, params=params, content=content)
+
+    def close_stdin(self) -> None:
+        """Ends the standard input."""
+        self.send_stdin(b"", close=True)
+
+    def resize(self, size: PtySize) -> None:
+        """Changes the size of the process's terminal."""
+        spec.check("size", size, PtySize)
+        self._sandbox._transport.request("POST", self._path("/resize"), json={"rows": size.rows, "cols": size.cols})
+
+    def disconnect(self) -> None:
+        """Does nothing: a handle holds no connection, and the process goes on without it."""
+
+
+class OutputStream:
+    """One of a process's streams. Every call begins at the first byte that is kept."""
+
+    def __init__(self, handle: CommandHandle, name: str) -> None:
+        self._handle = handle
+        self._name = name
+
+    def raw(self) -> Iterator[bytes]:
+        """Yields bytes as they come, until the process ends."""
+        kinds = (STDERR,) if self._name == "stderr" else (STDOUT, PTY)
+        skip = {"stdout_offset": "end"} if self._name == "stderr" else {"stderr_offset": "end"}
+        for frame in self._handle._follow(skip):
+            if frame.kind in kinds:
+                yield frame.data
+
+    def stream(self) -> Iterator[str]:
+        """Yields text as it comes, until the process ends."""
+        text = Text()
+        for data in self.raw():
+            piece = text.feed(data)
+            if piece:
+                yield piece
+        rest = text.end()
+        if rest:
+            yield rest
+
+    def __iter__(self) -> Iterator[str]:
+        for text in self.stream():
+            yield text
+
+    def lines(self) -> Iterator[str]:
+        """Yields whole lines, without their ends."""
+        rest = ""
+        for text in self.stream():
+            *lines, rest = (rest + text).split("\n")
+            for line in lines:
+                yield line
+        if rest:
+            yield rest
+
+    def read(self) -> str:
+        """Returns what was written so far."""
+        text = Text()
+        done = ""
+        for frame in self._handle._follow(follow=False):
+            if (frame.kind == STDERR and self._name == "stderr") or (
+                frame.kind in (STDOUT, PTY) and self._name == "stdout"
+            ):
+                done += text.feed(frame.data)
+        return done + text.end()
+
+
+def _collect(
+    frames: Iterator[Frame], limit: int, on_stdout: Callback | None, on_stderr: Callback | None
+) -> CommandResult:
+    collector, texts = Collector(limit), Texts()
+    for frame in frames:
+        result = collector.add(frame)
+        if on_stdout is not None or on_stderr is not None:
+            output = texts.output(frame)
+            if output is not None:
+                _tell(output, on_stdout, on_stderr)
+            if result is not None:
+                for output in texts.end():
+                    _tell(output, on_stdout, on_stderr)
+        if result is not None:
+            return result
+    raise nonsense("a stream without an exit")
+
+
+def _tell(output: Output, on_stdout: Callback | None, on_stderr: Callback | None) -> None:
+    if output.stdout is not None:
+        tell(on_stdout, output.stdout)
+    if output.stderr is not None:
+        tell(on_stderr, output.stderr)
+
+
+def _result(data: Any) -> CommandResult:
+    if not isinstance(data, dict):
+        raise nonsense("a result that is no object")
+    coded = data.get("encoding") == "base64"
+    return CommandResult(
+        exit_code=int(data.get("exit_code", -1)),
+        stdout_bytes=_bytes(data.get("stdout"), coded),
+        stderr_bytes=_bytes(data.get("stderr"), coded),
+        timed_out=bool(data.get("timed_out")),
+        truncated=bool(data.get("truncated")),
+        duration=float(data.get("duration_ms") or 0) / 1000,
+        signal=str(data.get("signal") or ""),
+        pid=int(data.get("pid") or 0),
+    )
+
+
+def _bytes(text: object, coded: bool) -> bytes:
+    data = str(text or "")
+    return base64.b64decode(data) if coded else data.encode()
+
+
+def _text(name: str, value: object) -> str | None:
+    spec.check(name, value, str)
+    return value if isinstance(value, str) else None
+
+
+def _pid(pid: object) -> int:
+    if isinstance(pid, bool) or not isinstance(pid, int):
+        raise TypeError(f"pid must be int, not {type(pid).__name__}")
+    return pid

@@ -1,0 +1,496 @@
+"""A sandbox."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from .. import _spec as spec
+from .._lease import LEASE, Lease, keeper
+from .._model import parse, parse_list
+from ..errors import CoveError, InvalidError, TimedOutError, closed
+from ..types import (
+    CommandResult,
+    Duration,
+    Event,
+    Limits,
+    ListeningPort,
+    Mount,
+    NetworkEvent,
+    NetworkStatus,
+    SandboxInfo,
+    Secret,
+    Stats,
+)
+from ._commands import Commands
+from ._files import Files
+from ._io import Lock, in_thread, shielded
+from ._pty import Pty
+from ._transport import Transport
+
+if TYPE_CHECKING:
+    import ssl
+
+    from typing_extensions import Self
+
+#: How long a sandbox lives unless said otherwise, in seconds; as the daemon has it.
+_TTL = 3600.0
+
+
+class Sandbox:
+    """A computer of its own, for code that is not trusted.
+
+    It is made when a ``with`` block is entered, by ``start``, or by the first use, and ends
+    with the block, by ``kill``, when ``ttl`` has passed, or with this process, however that
+    ends; with ``keep=True`` only by ``kill`` or ``ttl``. ``create`` makes one at once.
+
+    :param runtime: what isolates, as in gvisor (the daemon's default), runc, docker,
+        docker:gvisor; ``image``: host (the default), an OCI reference or an archive.
+    :param limits: see Limits. ``network``: True, False, "none", "open", a list of rules, or
+        a Network; ``secrets``: names or Secrets that the sandbox uses without seeing them.
+    :param ttl: how long it lives, in seconds or as in "2h"; default 1 hour; 0 is for ever.
+        E2B's ``timeout`` is the same. ``idle``: ends it after that long without use.
+    :param command_timeout: the longest that a command may take; default 300 s.
+    :param ports: ports inside that are opened on the daemon's machine.
+    :param url: the daemon's address; default COVE_URL, else this user's own daemon, which is
+        started where it does not run. ``api_key``: default COVE_API_KEY.
+
+    ``template``, ``envs`` and ``metadata`` are ``image``, ``env`` and ``labels``.
+    """
+
+    def __init__(
+        self,
+        runtime: str | None = None,
+        limits: Limits | None = None,
+        image: str | None = None,
+        *,
+        template: str | None = None,
+        timeout: Duration | None = None,
+        ttl: Duration | None = None,
+        idle: Duration | None = None,
+        command_timeout: Duration | None = None,
+        env: Mapping[str, str] | None = None,
+        envs: Mapping[str, str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        name: str | None = None,
+        user: str | None = None,
+        workdir: str | None = None,
+        network: spec.NetworkLike | None = None,
+        secrets: Sequence[Secret | str] | None = None,
+        mounts: Sequence[Mount | Mapping[str, Any]] | None = None,
+        ports: Sequence[int] | Mapping[int, int] | None = None,
+        hosts: Mapping[str, str] | None = None,
+        ulimits: Mapping[str, int | tuple[int, int]] | None = None,
+        read_only: bool | None = None,
+        platform: str | None = None,
+        pull: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        best_effort: bool | None = None,
+        keep: bool = False,
+        reuse: bool = False,
+        url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+        verify: bool | str | ssl.SSLContext = True,
+        transport: Transport | None = None,
+    ) -> None:
+        for what, value in {
+            "runtime": runtime, "image": image, "template": template, "name": name, "user": user,
+            "workdir": workdir, "platform": platform, "pull": pull, "url": url, "api_key": api_key,
+        }.items():  # fmt: skip
+            spec.check(what, value, str)
+        for what, flag in {"read_only": read_only, "best_effort": best_effort, "keep": keep, "reuse": reuse}.items():
+            spec.check(what, flag, bool)
+        spec.check("options", options, Mapping)
+        lifetime = spec.one("ttl", ttl, "timeout", timeout)
+        body = spec.limits(limits)
+        if network is not None:
+            body["network"] = spec.network(network)
+        if secrets:
+            policy = body.setdefault("network", {})
+            policy["secrets"] = [*policy.get("secrets", []), *(spec.secret(s) for s in secrets)]
+        if command_timeout is not None:
+            body["timeout"] = spec.duration("command_timeout", command_timeout)
+        body.update(
+            runtime=runtime,
+            image=spec.one("image", image, "template", template),
+            name=name,
+            env=spec.text_map("env", spec.one("env", env, "envs", envs)),
+            labels=spec.text_map("labels", spec.one("labels", labels, "metadata", metadata)),
+            user=user,
+            workdir=workdir,
+            idle=spec.duration("idle", idle),
+            ttl=spec.duration("ttl", lifetime),
+            mounts=[spec.mount(m) for m in mounts] if mounts else None,
+            ports=spec.ports(ports),
+            hosts=spec.text_map("hosts", hosts),
+            ulimits=spec.ulimits(ulimits),
+            platform=platform,
+            pull=pull,
+            options=dict(options) if options else None,
+            best_effort=best_effort,
+        )
+        if read_only is not None:
+            body["read_only"] = read_only
+        self._spec = spec.drop_none(body)
+        # Text such as "2h" is for the daemon to read, so that there is no short lease then.
+        self._keep = keep or isinstance(lifetime, str)
+        self._removes = not keep
+        self._reuse = reuse
+        self._lifetime = _TTL if lifetime is None else spec.seconds(lifetime)
+        self._transport = transport or Transport(url, api_key, request_timeout, verify)
+        self._starting = Lock()
+        self._info: SandboxInfo | None = None
+        self._closed = False
+        self._owner = 0
+        self.commands = Commands(self)
+        self.files = Files(self)
+        self.pty = Pty(self)
+
+    # Life
+
+    @classmethod
+    def create(cls, *args: Any, **options: Any) -> Self:
+        """Makes a sandbox at once; takes what the class takes."""
+        return cls(*args, **options).start()
+
+    @classmethod
+    def connect(
+        cls,
+        sandbox_id: str,
+        timeout: Duration | None = None,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+        verify: bool | str | ssl.SSLContext = True,
+        transport: Transport | None = None,
+    ) -> Self:
+        """Returns a handle on the sandbox with this id or name, which whoever made it owns:
+        only ``kill`` ends it. With ``timeout`` its life is set anew."""
+        spec.check("sandbox_id", sandbox_id, str)
+        transport = transport or Transport(url, api_key, request_timeout, verify)
+        sandbox = cls(keep=True, transport=transport)
+        sandbox._removes = False
+        sandbox._info = parse(SandboxInfo, transport.json("GET", _sandbox_path(sandbox_id)))
+        if timeout is not None:
+            sandbox.set_timeout(timeout)
+        return sandbox
+
+    @classmethod
+    def list(
+        cls,
+        labels: Mapping[str, str] | None = None,
+        state: str | None = None,
+        *,
+        metadata: Mapping[str, str] | None = None,
+        url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+        verify: bool | str | ssl.SSLContext = True,
+        transport: Transport | None = None,
+    ) -> _Infos:
+        """Returns the sandboxes that there are, oldest first: all, or those with these labels
+        and in this state."""
+        wanted = spec.text_map("labels", spec.one("labels", labels, "metadata", metadata)) or {}
+        spec.check("state", state, str)
+        params: dict[str, Any] = {"label": [f"{key}={value}" for key, value in wanted.items()]}
+        if state:
+            params["state"] = state
+        given = transport
+        transport = transport or Transport(url, api_key, request_timeout, verify)
+        try:
+            return parse_list(SandboxInfo, transport.json("GET", "/v1/sandboxes", params=params), "sandboxes")
+        finally:
+            if given is None:
+                transport.close()
+
+    def start(self) -> Self:
+        """Makes the sandbox, unless that is done, and returns it."""
+        with self._starting:
+            if self._closed:
+                raise closed()
+            if self._info is None:
+                self._info = shielded(self._create())
+        return self
+
+    def _create(self) -> SandboxInfo:
+        body = dict(self._spec)
+        leased = not self._keep and not self._reuse
+        if leased:
+            body["ttl"] = LEASE if self._lifetime is None else min(LEASE, self._lifetime)
+        deadline = None if self._lifetime is None else time.monotonic() + self._lifetime
+        params = {"if_exists": "return"} if self._reuse else None
+        # It may have to fetch an image, however long that takes.
+        path = "/v1/sandboxes"
+        response = self._transport.request(
+            "POST", path, json=body, params=params, read=None if self._transport.local else 900.0
+        )
+        info = parse(SandboxInfo, response.json())
+        if self._reuse and response.status_code == 200:
+            self._removes = False  # whoever made it owns it
+        import os
+
+        self._owner = os.getpid()
+        if leased:
+            keeper().add(Lease(info.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
+        return info
+
+    def kill(self) -> bool:
+        """Destroys the sandbox and returns when nothing of it is left, also where somebody
+        else owns it. Doing it twice does nothing."""
+        with self._starting:
+            was, self._closed = self._closed, True
+            info = self._info
+        if info is None or was:
+            self._transport.close()
+            return False
+        keeper().drop(info.id)
+        try:
+            shielded(self._transport.request("DELETE", _sandbox_path(info.id)))
+        except BaseException:
+            self._closed = False
+            raise
+        self._transport.close()
+        return True
+
+    def close(self) -> None:
+        """Lets go of the sandbox: destroys it, if this process made it and was not told to
+        keep it. A forked child's ``close`` leaves it to its parent."""
+        import os
+
+        if self._info is None or (self._removes and self._owner == os.getpid()):
+            self.kill()
+            return
+        self._closed = True
+        self._transport.close()
+
+    def detach(self) -> str:
+        """Makes the sandbox outlive this process, up to its ttl, and returns its id."""
+        self.start()
+        self._removes = False
+        if keeper().owns(self.id):
+            lifetime = 0 if self._lifetime is None else self._lifetime
+            keeper().drop(self.id)
+            self._update({"ttl": spec.duration("ttl", lifetime)})
+        return self.id
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        try:
+            self.close()
+        except CoveError:
+            # What happened in the block matters more; the lease ends the sandbox.
+            if error is None:
+                raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "not started" if self._info is None else self._info.state
+        return f"<{type(self).__name__} {self._info.id if self._info else ''} {state}>"
+
+    def set_timeout(self, timeout: Duration) -> None:
+        """Sets how long it lives from now on; 0 is for ever."""
+        wanted = spec.duration("timeout", timeout)
+        if wanted is None:
+            raise TypeError("timeout must be seconds, a timedelta or text")
+        self.start()
+        limit = spec.seconds(timeout)
+        if keeper().owns(self.id) and not isinstance(timeout, str):
+            self._lifetime = limit
+            deadline = None if limit is None else time.monotonic() + limit
+            self._update({"ttl": LEASE if limit is None else min(LEASE, limit)})
+            keeper().add(Lease(self.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
+            return
+        keeper().drop(self.id)
+        self._update({"ttl": wanted})
+
+    def _update(self, update: Mapping[str, Any]) -> None:
+        self._info = parse(SandboxInfo, self._transport.json("PATCH", self._path(), json=update))
+
+    def set_labels(self, labels: Mapping[str, str]) -> None:
+        """Replaces the labels."""
+        self._update({"labels": spec.text_map("labels", labels)})
+
+    # What it is
+
+    @property
+    def id(self) -> str:
+        """The id, unique for ever."""
+        if self._info is None:
+            raise (
+                closed()
+                if self._closed
+                else InvalidError("the sandbox is not started", hint="enter it with with, or call start")
+            )
+        return self._info.id
+
+    @property
+    def sandbox_id(self) -> str:
+        """The id, as E2B calls it."""
+        return self.id
+
+    @property
+    def info(self) -> SandboxInfo:
+        """What the daemon said last; see get_info."""
+        assert self.id
+        assert self._info is not None
+        return self._info
+
+    @property
+    def isolation(self) -> str:
+        """The isolation class: process, shared-kernel, userspace-kernel or vm."""
+        return self.info.isolation
+
+    def get_info(self) -> SandboxInfo:
+        """Asks the daemon what the sandbox is and how it stands.
+
+        While this process owns it, ``expires_at`` is the end of a lease that is renewed."""
+        self._info = parse(SandboxInfo, self._transport.json("GET", self._path()))
+        return self._info
+
+    def is_running(self) -> bool:
+        """Whether it can be used."""
+        if self._closed:
+            return False
+        try:
+            return (self.get_info()).state == "running"
+        except CoveError as error:
+            if error.code in ("not_found", "gone"):
+                return False
+            raise
+
+    def _path(self, rest: str = "") -> str:
+        if self._closed:
+            raise closed()
+        if self._info is None:
+            self.start()
+        assert self._info is not None
+        return _sandbox_path(self._info.id) + rest
+
+    # Commands
+
+    def exec(
+        self,
+        argv: str | Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: str | None = None,
+        stdin: str | bytes | None = None,
+        timeout: Duration | None = None,
+        check: bool = False,
+    ) -> CommandResult:
+        """Runs a program with arguments, which no shell sees: ``commands.run`` in short."""
+        return self.commands.run(argv, env=env, workdir=workdir, user=user, stdin=stdin, timeout=timeout, check=check)
+
+    # Ports
+
+    def get_url(self, port: int) -> str:
+        """Returns an address at which a program on this machine reaches a port inside, by
+        HTTP, also before something listens there.
+
+        Of a daemon elsewhere it is the daemon's proxy, which wants the API key. Otherwise it
+        is a port of this machine's loopback: one that ``ports`` opened, or one that this
+        process forwards, as long as it and the sandbox live."""
+        number = spec.port_number(port)
+        path = self._path(f"/ports/{number}/")
+        if not self._transport.local:
+            return self._transport.address.base + path
+        for open in self.info.spec.get("ports") or []:
+            if open.get("port") == number and open.get("host_port"):
+                return f"http://{open.get('address') or '127.0.0.1'}:{open['host_port']}/"
+        from .._forward import forward
+
+        here = in_thread(forward, self._transport.address.socket, path.rstrip("/"))
+        return f"http://127.0.0.1:{here}/"
+
+    def get_host(self, port: int) -> str:
+        """Returns host and port of ``get_url``, as E2B calls it."""
+        url = self.get_url(port)
+        return url.split("://", 1)[1].rstrip("/")
+
+    def ports(self) -> _Ports:
+        """Returns the ports on which something listens inside, as the sandbox tells it."""
+        return parse_list(ListeningPort, self._transport.json("GET", self._path("/ports")), "ports")
+
+    def wait_port(self, port: int, timeout: float = 30.0) -> None:
+        """Returns once something listens on a port inside; TimedOutError when nothing did."""
+        number = spec.port_number(port)
+        spec.check("timeout", timeout, int, float)
+        deadline = time.monotonic() + timeout
+        while True:
+            left = deadline - time.monotonic()
+            params = {"wait": str(number), "timeout": f"{max(min(left, 30.0), 0.001):.3f}s"}
+            try:
+                self._transport.request("GET", self._path("/ports"), params=params, read=60.0)
+                return
+            except TimedOutError:
+                if time.monotonic() >= deadline:
+                    raise
+
+    def preview(self, port: int, ttl: Duration | None = None) -> str:
+        """Returns an address of a port for a browser, where the daemon serves previews. Who
+        has it can use the port."""
+        body = spec.drop_none({"port": spec.port_number(port), "ttl": spec.duration("ttl", ttl)})
+        return str((self._transport.json("POST", self._path("/previews"), json=body))["url"])
+
+    # Network, statistics, events
+
+    def get_network(self) -> NetworkStatus:
+        """Returns what the sandbox may reach, and what has passed."""
+        return parse(NetworkStatus, self._transport.json("GET", self._path("/network")))
+
+    def set_network(self, network: spec.NetworkLike) -> NetworkStatus:
+        """Changes what the sandbox may reach; holds when this returns. Connections that are
+        not allowed any more are closed."""
+        update = spec.network(network)
+        if update is None:
+            raise TypeError("network must not be None")
+        return parse(NetworkStatus, self._transport.json("PATCH", self._path("/network"), json=update))
+
+    def network_log(self, after: int = 0) -> _Decisions:
+        """Returns the decisions about what it wanted to reach that are kept."""
+        params = {"after": str(after)}
+        reply = self._transport.json("GET", self._path("/network/log"), params=params)
+        return parse_list(NetworkEvent, reply, "events")
+
+    def network_events(self, after: int = 0) -> Iterator[NetworkEvent]:
+        """Yields those decisions, kept ones first, until the sandbox ends."""
+        path = self._path("/network/log")
+        for data in self._transport.events(path, params={"after": str(after)}):
+            yield parse(NetworkEvent, data)
+
+    def stats(self) -> Stats:
+        """Returns what the sandbox uses now."""
+        return parse(Stats, self._transport.json("GET", self._path("/stats")))
+
+    def watch_stats(self, interval: float = 1.0) -> Iterator[Stats]:
+        """Yields what it uses, again after every interval, until it ends."""
+        path = self._path("/stats")
+        for data in self._transport.events(path, params={"interval": f"{interval}s"}):
+            yield parse(Stats, data)
+
+    def events(self, after: int | None = None) -> Iterator[Event]:
+        """Yields what happens to this sandbox: from now on, or what is kept after a number."""
+        params = {"sandbox": (self.start()).id}
+        if after is not None:
+            params["after"] = str(after)
+        for data in self._transport.events("/v1/events", params=params):
+            yield parse(Event, data)
+
+
+# In the class, these names are taken.
+_Infos = list[SandboxInfo]
+_Ports = list[ListeningPort]
+_Decisions = list[NetworkEvent]
+
+
+def _sandbox_path(id: str) -> str:
+    # Such a path segment would be lost on the way; no sandbox is called so.
+    return "/v1/sandboxes/" + (quote(id, safe="") if id not in ("", ".", "..") else "-")
