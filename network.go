@@ -155,6 +155,8 @@ type NetworkPreset struct {
 	Rules  []string `json:"rules" doc:"what it means on the daemon's machine"`
 	Source string   `json:"source" doc:"where they come from: a client's configuration, or the operator's"`
 	Error  string   `json:"error,omitempty" doc:"why it can't be used here"`
+	// Env has the client inside use the same servers, where the spec does not say otherwise.
+	Env map[string]string `json:"env,omitempty" doc:"variables of every command that make the client inside use the same servers"`
 	// Warnings are what else one should know.
 	Warnings []string `json:"warnings,omitempty" doc:"servers that are left out, or that a sandbox is not let to"`
 }

@@ -35,6 +35,9 @@ type NetworkOptions struct {
 type Presets interface {
 	// Rules returns what a name stands for. The error is for the user.
 	Rules(name string) ([]string, error)
+	// Environment returns the variables by which programs inside use what a name stands
+	// for.
+	Environment(name string) map[string]string
 	// List describes all that there are.
 	List(ctx context.Context) []cove.NetworkPreset
 }
@@ -160,10 +163,15 @@ func reaches(spec *cove.Spec) bool {
 }
 
 // environment returns the variables of every command: the spec's, the placeholders of
-// secrets, and where the certificates are by which requests are looked into. What the spec
+// secrets, which servers the clients of presets use, and where the certificates are by which requests are looked into. What the spec
 // says wins.
 func (h *Host) environment(spec *cove.Spec, lent []secret.Lease) map[string]string {
 	env := map[string]string{}
+	if h.network.Presets != nil {
+		for _, rule := range spec.Network.Allow {
+			maps.Copy(env, h.network.Presets.Environment(rule))
+		}
+	}
 	if opens(spec.Network) {
 		maps.Copy(env, wire.TrustVariables())
 	}

@@ -122,6 +122,8 @@ func (p presets) Rules(name string) ([]string, error) {
 	return p[name], nil
 }
 
+func (presets) Environment(string) map[string]string { return nil }
+
 func (p presets) List(context.Context) []cove.NetworkPreset {
 	return []cove.NetworkPreset{{Name: "pip", Rules: p["pip"], Source: "a test"}}
 }

@@ -24,8 +24,11 @@ func askGo(ctx context.Context, m machine) (*servers, error) {
 		return nil, errors.New("what go env says can't be read")
 	}
 	found := &servers{source: "go env"}
+	proxies := strings.FieldsFunc(env.GOPROXY, func(r rune) bool { return r == ',' || r == '|' })
+	found.set("GOPROXY", env.GOPROXY, proxies...)
+	found.set("GOSUMDB", env.GOSUMDB, strings.Fields(env.GOSUMDB)...)
 	direct := false
-	for _, proxy := range strings.FieldsFunc(env.GOPROXY, func(r rune) bool { return r == ',' || r == '|' }) {
+	for _, proxy := range proxies {
 		proxy = strings.TrimSpace(proxy)
 		direct = direct || proxy == "direct"
 		found.add(proxy)

@@ -25,8 +25,8 @@ func askNpm(ctx context.Context, m machine) (*servers, error) {
 		return nil, errors.New("its list of settings can't be read")
 	}
 	found := &servers{source: "npm config list"}
-	if registry, ok := config["registry"].(string); ok {
-		found.add(registry)
+	if registry, ok := config["registry"].(string); ok && found.add(registry) {
+		found.set("npm_config_registry", registry, registry)
 	}
 	for _, key := range slices.Sorted(maps.Keys(config)) {
 		value, ok := config[key].(string)

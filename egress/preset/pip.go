@@ -44,7 +44,13 @@ func askPip(ctx context.Context, m machine) (*servers, error) {
 		return nil, cove.Errorf(cove.Unavailable, "", "", "it has no index configured, and does not say which one is its default",
 			"run pip config set global.index-url with the URL of your index")
 	} else {
-		indexes = append(indexes, config.values("extra-index-url")...)
+		if len(config.values("index-url")) > 0 {
+			found.set("PIP_INDEX_URL", indexes[0], indexes[0])
+		}
+		if extra := config.values("extra-index-url"); len(extra) > 0 {
+			found.set("PIP_EXTRA_INDEX_URL", strings.Join(extra, " "), extra...)
+			indexes = append(indexes, extra...)
+		}
 	}
 	for _, text := range append(indexes, config.values("find-links")...) {
 		if found.add(text) && sameHost(text, index) {

@@ -124,6 +124,20 @@ func (p *Presets) Rules(name string) ([]string, error) {
 	return slices.Clone(found.rules), nil
 }
 
+// Environment returns the variables by which a preset's client inside uses the servers
+// that the one of this machine does; none where it can't be told.
+func (p *Presets) Environment(name string) map[string]string {
+	c := p.clients[name]
+	if c == nil {
+		return nil
+	}
+	found, err := p.get(context.Background(), c)
+	if err != nil {
+		return nil
+	}
+	return maps.Clone(found.env)
+}
+
 // List returns all presets by name, with what they mean, or why they can't be used.
 func (p *Presets) List(ctx context.Context) []cove.NetworkPreset {
 	names := p.Names()
@@ -148,6 +162,7 @@ func (p *Presets) describe(ctx context.Context, name string, c *client) cove.Net
 		return preset
 	}
 	preset.Rules, preset.Source, preset.Warnings = slices.Clone(found.rules), found.source, slices.Clone(found.warnings)
+	preset.Env = maps.Clone(found.env)
 	return preset
 }
 

@@ -58,6 +58,7 @@ func TestWhatClientsAreSetUpToUse(t *testing.T) {
 		},
 		"pip's mirror takes the place of the default": {
 			preset: "pip", scripts: python("global.index-url='https://user:hush@mirror.example/simple'"), want: []string{"mirror.example:443"},
+			warning: "credentials, which are for secrets",
 		},
 		"pip's environment wins over its files": {
 			preset: "pip", scripts: python("global.index-url='https://one.example/'\n:env:.index-url='http://two.example/'"), want: []string{"two.example:80"},
@@ -152,6 +153,47 @@ END`}, want: []string{"a.example:443"}, warning: "scheme ftp is left out",
 				if strings.Contains(text, "hush") {
 					t.Errorf("credentials are shown: %s", text)
 				}
+			}
+		})
+	}
+}
+
+func TestTheClientInsideUsesTheSameServers(t *testing.T) {
+	const npm = `[ "$*" = "config list --json" ] && echo '{"registry":"https://npm.example/"}'`
+	for name, test := range map[string]struct {
+		preset  string
+		scripts map[string]string
+		want    map[string]string
+	}{
+		"pip's default": {preset: "pip", scripts: python("")},
+		"pip's mirror": {
+			preset: "pip", scripts: python("global.index-url='https://mirror.example/simple'\nglobal.extra-index-url='https://more.example/'"),
+			want: map[string]string{"PIP_INDEX_URL": "https://mirror.example/simple", "PIP_EXTRA_INDEX_URL": "https://more.example/"},
+		},
+		"one with credentials is for the daemon alone": {
+			preset: "pip", scripts: python("global.index-url='https://user:hush@mirror.example/simple'\nglobal.extra-index-url='https://more.example/'"),
+			want: map[string]string{"PIP_EXTRA_INDEX_URL": "https://more.example/"},
+		},
+		"npm's registry": {preset: "npm", scripts: map[string]string{"npm": npm}, want: map[string]string{"npm_config_registry": "https://npm.example/"}},
+		"go's proxies": {
+			preset: "go", scripts: map[string]string{"go": `echo '{"GOPROXY":"https://one.example|direct","GOSUMDB":"off"}'`},
+			want: map[string]string{"GOPROXY": "https://one.example|direct", "GOSUMDB": "off"},
+		},
+		"go's proxies, one with credentials": {
+			preset: "go", scripts: map[string]string{"go": `echo '{"GOPROXY":"https://user:hush@one.example,direct","GOSUMDB":"off"}'`},
+			want: map[string]string{"GOSUMDB": "off"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if test.scripts["python3"] != "" {
+				test.scripts["cat"] = `while IFS= read -r line; do printf '%s\n' "$line"; done`
+			}
+			p := New(Options{Home: clients(t, test.scripts), Fetch: noFetch})
+			if diff := cmp.Diff(test.want, p.Environment(test.preset)); diff != "" {
+				t.Error(diff)
+			}
+			if got := p.Environment("apt"); got != nil {
+				t.Errorf("of a preset without variables: %v", got)
 			}
 		})
 	}

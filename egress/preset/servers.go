@@ -13,6 +13,7 @@ type servers struct {
 	rules    []string
 	source   string
 	warnings []string
+	env      map[string]string // by which the client inside uses the same
 }
 
 // ports are those of the schemes that a client's servers have.
@@ -56,6 +57,22 @@ func (s *servers) add(text string) bool {
 		s.rules = append(s.rules, rule)
 	}
 	return true
+}
+
+// set has the client inside use some of the servers, by a variable of its own. One whose
+// URL has credentials is left out: programs inside would see them.
+func (s *servers) set(variable, value string, urls ...string) {
+	for _, text := range urls {
+		u, err := url.Parse(text)
+		if err != nil || u.User != nil {
+			s.warn("the client inside is not told of a server: its URL has credentials, which are for secrets")
+			return
+		}
+	}
+	if s.env == nil {
+		s.env = map[string]string{}
+	}
+	s.env[variable] = value
 }
 
 // addProxy adds a proxy, whose scheme may be missing.
