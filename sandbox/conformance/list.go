@@ -62,43 +62,59 @@ func (b *bench) removed(ctx context.Context, id string) error {
 }
 
 // listHalfMade kills a daemon at moments spread over the time that a Create takes here,
-// until some of them have left a half-made sandbox.
+// until some of them have left a half-made sandbox. The first Create may take far longer than
+// those after it, so that what comes to its end shortens that time.
 func listHalfMade(ctx context.Context, b *bench) error {
-	const enough, moments = 4, 8
+	const enough, moments, turns = 4, 8, 20
 	started := time.Now()
 	if _, err := b.create(ctx); err != nil {
 		return err
 	}
 	whole := time.Since(started)
-	for turn, left := 0, 0; left < enough && turn < 3*moments; turn++ {
-		after := whole * time.Duration(turn%moments) / moments
-		half, err := b.crashed(ctx, after)
+	for turn, left := 0, 0; left < enough && turn < turns; turn++ {
+		after := whole * time.Duration(turn%moments*3%moments) / moments // not in their order: the first ones differ most
+		found, err := b.crashed(ctx, after)
 		if err != nil {
 			return fmt.Errorf("killed after %v: %w", after, err)
 		}
-		if half {
+		switch found {
+		case leftHalf:
 			left++
+		case leftWhole:
+			whole = after
 		}
 	}
 	return nil
 }
 
+// leftover is what a daemon has left that was killed.
+type leftover int
+
+const (
+	leftNothing leftover = iota
+	leftHalf             // a sandbox
+	leftWhole            // one that Create had returned
+)
+
 // crashed leaves a sandbox as a daemon does that was killed some time after it began to
-// create it, and clears that. It reports whether that was half a sandbox.
-func (b *bench) crashed(ctx context.Context, after time.Duration) (half bool, err error) {
+// create it, and clears that.
+func (b *bench) crashed(ctx context.Context, after time.Duration) (leftover, error) {
 	spec, id := b.spec(), newID()
 	handle, err := b.options.Crash(ctx, id, &spec, after)
 	if err != nil {
-		return false, fmt.Errorf("create in a process that is killed: %w", err)
+		return leftNothing, fmt.Errorf("create in a process that is killed: %w", err)
 	}
 	traces, err := b.steady(ctx, id)
 	if err != nil || len(traces) == 0 {
-		return false, err // it was killed before it made anything
+		return leftNothing, err // it was killed before it made anything
 	}
 	if err := b.listed(ctx, id, true); err != nil {
-		return true, errors.Join(fmt.Errorf("with %v on the host: %w", traces, err), b.remove(ctx, id))
+		return leftHalf, errors.Join(fmt.Errorf("with %v on the host: %w", traces, err), b.remove(ctx, id))
 	}
-	return len(handle) == 0, b.removed(ctx, id)
+	if err := b.removed(ctx, id); err != nil || len(handle) == 0 {
+		return leftHalf, err
+	}
+	return leftWhole, nil
 }
 
 // steady returns the traces of an id when they don't change any more: a helper program may
