@@ -48,6 +48,7 @@ var mayImport = []struct {
 	{"store", []string{"."}},
 	{"store/sqlite", []string{".", "store"}},
 	{"image", []string{"."}},
+	{"tools", []string{".", "tools"}},
 	{"runtime", []string{".", "sandbox/driver", "image", "runtime/internal", "guest/dial/carrier", "guest/pair"}},
 	{"runtime/fake", []string{".", "sandbox/driver", "image", "guest", "runtime/fake"}},
 	{"guest", []string{".", "guest"}},
