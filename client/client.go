@@ -11,6 +11,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,8 +32,9 @@ type Options struct {
 	// URL is unix:///path/of/socket, http://host:port or https://host:port, the latter
 	// two optionally with a path prefix. Default DefaultURL().
 	URL string
-	// Key authenticates, as a bearer token. A unix socket needs none.
-	Key string
+	// APIKey is sent to a daemon on the network. Default COVE_API_KEY. A unix socket needs
+	// none, and none is sent to it.
+	APIKey string
 	// HTTP is used instead of a client of our own. For a unix URL it must dial the
 	// socket itself.
 	HTTP *http.Client
@@ -87,10 +89,10 @@ func New(o Options) (*Client, error) {
 	if err != nil {
 		return nil, invalidURL(o.URL, err.Error())
 	}
-	c := &Client{base: base, key: o.Key, http: o.HTTP}
+	c := &Client{base: base, key: cmp.Or(o.APIKey, os.Getenv("COVE_API_KEY")), http: o.HTTP}
 	switch {
 	case base.Scheme == "unix" && base.Host == "" && base.Path != "":
-		c.socket = base.Path
+		c.socket, c.key = base.Path, ""
 		// The host part is never resolved; the server accepts any on a unix socket.
 		c.base = &url.URL{Scheme: "http", Host: "cove"}
 	case (base.Scheme == "http" || base.Scheme == "https") && base.Host != "":

@@ -60,7 +60,7 @@ func against(t *testing.T, handler http.HandlerFunc) *Client {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	c, err := New(Options{URL: server.URL, Key: "secret"})
+	c, err := New(Options{URL: server.URL, APIKey: "secret"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -151,7 +151,7 @@ func check(in cove.KeyInput) error {
 	if in.Expires != cove.Never && in.Expires != 0 && in.Expires < cove.Duration(time.Second) {
 		problems.Add("expires is less than 1s")
 	}
-	return problems.Err(cove.Invalid, "create key", "as in: cove key create ci --scope run --expires 90d")
+	return problems.Err(cove.Invalid, "create key", "as in: cove key create ci --scope run --expires 720h")
 }
 
 // List returns all keys by name, those that have expired included.
@@ -248,6 +248,9 @@ func generate() string {
 	_, _ = rand.Read(secret[:]) // never fails, see there
 	return prefix + strings.ToLower(rand.Text()[:idLength]) + "_" + base64.RawURLEncoding.EncodeToString(secret[:])
 }
+
+// Looks reports whether a text is written as a key.
+func Looks(text string) bool { return idOf(text) != "" }
 
 // idOf returns the ID in a key, or "" for what is not written as one.
 func idOf(secret string) string {

@@ -43,7 +43,7 @@ func newMetrics(s *Server, registry *prometheus.Registry) *metrics {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "cove_http_requests_in_progress", Help: "Requests in progress, streams included.",
-		}, func() float64 { return float64(s.active.count()) }),
+		}, func() float64 { return float64(s.active.count() + s.doored.count()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "cove_build_info", Help: "Always 1; its label is the version.",
 			ConstLabels: prometheus.Labels{"version": cove.Version},

@@ -18,10 +18,12 @@ import (
 
 // requestInfo is what is known about a request in progress.
 type requestInfo struct {
-	id    string
-	log   *slog.Logger // of the server
-	route string       // the pattern that matched; "" for none
-	at    string       // the path as the log has it; "" for the path
+	id     string
+	log    *slog.Logger // of the server
+	route  string       // the pattern that matched; "" for none
+	at     string       // the path as the log has it; "" for the path
+	key    string       // name of the key that it was made with
+	client string       // its address; "" for that of the connection
 }
 
 type requestKey struct{}
@@ -41,7 +43,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.fail(reply, r, foreignOrigin())
 			return
 		}
-		s.route(reply, r, info)
+		pattern, handle := s.match(r)
+		info.route = pattern
+		handle(reply, r)
 	})
 }
 
@@ -76,22 +80,19 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, counted *active,
 	handle(reply, r, info)
 }
 
-// route hands the request to its handler.
-func (s *Server) route(w *response, r *http.Request, info *requestInfo) {
+// match returns the pattern of the route that a request takes, "" where there is none, and
+// what answers it.
+func (s *Server) match(r *http.Request) (pattern string, handle func(*response, *http.Request)) {
 	escaped := r.URL.EscapedPath()
 	if target, ok := parsePortPath(escaped); ok {
 		// Not by the mux, which would redirect a path that it finds unclean.
-		info.route = portRoute
-		s.proxyPort(w, r, target)
-		return
+		return portRoute, func(w *response, r *http.Request) { s.proxyPort(w, r, target) }
 	}
 	handler, pattern := s.mux.Handler(r)
 	if pattern == "" || path.Clean(escaped) != escaped {
-		s.noRoute(w, r, handler)
-		return
+		return "", func(w *response, r *http.Request) { s.noRoute(w, r, handler) }
 	}
-	info.route = pattern
-	s.mux.ServeHTTP(w, r)
+	return pattern, func(w *response, r *http.Request) { s.mux.ServeHTTP(w, r) }
 }
 
 // noRoute answers with 405 where another method would do, else with 404.
@@ -163,7 +164,8 @@ func (s *Server) finished(w *response, r *http.Request, info *requestInfo, took 
 		slog.Int("status", w.statusCode()),
 		slog.Int64("bytes", w.bytes),
 		slog.Float64("ms", float64(took.Microseconds())/1000),
-		slog.String("client", r.RemoteAddr),
+		slog.String("client", cmp.Or(info.client, r.RemoteAddr)),
+		slog.String("key", info.key),
 		slog.Bool("left", r.Context().Err() != nil),
 	)
 }

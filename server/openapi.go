@@ -5,6 +5,7 @@ import (
 	"path"
 	"reflect"
 	"strconv"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -21,6 +22,7 @@ const (
 	tagPorts     = "ports"
 	tagNetwork   = "network"
 	tagImages    = "images"
+	tagKeys      = "keys"
 	tagDaemon    = "daemon"
 )
 
@@ -43,7 +45,9 @@ func openAPIConfig() huma.Config {
 				Version: "v1",
 				Description: "Sandboxes for AI agents: create one, run commands in it, move files, reach its ports, throw it away.\n\n" +
 					"A reply with a status of 400 or above has the body `{\"error\": {\"code\", \"message\", \"cause\", \"hint\"}}`. " +
-					"Every reply carries `X-Request-Id`; a harmless one of the request's is kept.",
+					"Every reply carries `X-Request-Id`; a harmless one of the request's is kept.\n\n" +
+					"Over the network every request needs a key, whose scope has to include the operation's `x-scope`: `read`, `run`, `admin`. " +
+					"A key sees its owner's sandboxes, one with the scope `admin` everybody's. Through the Unix socket no key is needed.",
 				License: &huma.License{Name: "Apache-2.0", Identifier: "Apache-2.0"},
 			},
 			Servers: []*huma.Server{{URL: "/", Description: "this daemon"}},
@@ -54,9 +58,11 @@ func openAPIConfig() huma.Config {
 				{Name: tagPorts, Description: "What listens inside."},
 				{Name: tagNetwork, Description: "What sandboxes may reach, what they did, and secrets that they use without seeing them."},
 				{Name: tagImages, Description: "Root filesystems of sandboxes: fetch, import, find, remove."},
+				{Name: tagKeys, Description: "Who may call the daemon over the network."},
 				{Name: tagDaemon, Description: "The daemon and its host."},
 			},
-			Components: &huma.Components{Schemas: schemas},
+			Components: &huma.Components{Schemas: schemas, SecuritySchemes: securitySchemes()},
+			Security:   []map[string][]string{{securityBearer: {}}, {securityHeader: {}}},
 		},
 		Formats: map[string]huma.Format{
 			httpapi.TypeJSON: huma.DefaultJSONFormat,
@@ -67,8 +73,46 @@ func openAPIConfig() huma.Config {
 	}
 }
 
+// The names of the ways to show a key.
+const (
+	securityBearer = "bearer"
+	securityHeader = "header"
+)
+
+func securitySchemes() map[string]*huma.SecurityScheme {
+	return map[string]*huma.SecurityScheme{
+		securityBearer: {Type: "http", Scheme: "bearer", BearerFormat: "cove_<id>_<secret>", Description: "Authorization: Bearer KEY. Not needed through the Unix socket."},
+		securityHeader: {Type: "apiKey", In: "header", Name: "X-API-Key", Description: "X-API-Key: KEY, in its place."},
+	}
+}
+
+// documentScopes says of every operation which scope it needs.
+func documentScopes(document *huma.OpenAPI) {
+	table := scopes()
+	for at, item := range document.Paths {
+		for _, op := range []*huma.Operation{item.Get, item.Head, item.Post, item.Put, item.Patch, item.Delete, item.Options} {
+			if op == nil {
+				continue
+			}
+			scope, known := table[op.Method+" "+at]
+			if !known && strings.HasPrefix(at, portsPath) {
+				scope = table[portRoute]
+			}
+			if scope == anybody {
+				op.Security = []map[string][]string{{}}
+				continue
+			}
+			if op.Extensions == nil {
+				op.Extensions = map[string]any{}
+			}
+			op.Extensions["x-scope"] = string(scope)
+		}
+	}
+}
+
 // tidyOpenAPI brings what huma generated into its final form.
 func tidyOpenAPI(document *huma.OpenAPI) {
+	documentScopes(document)
 	schemas := document.Components.Schemas.Map()
 	// huma registers its own error, which no reply of ours has.
 	delete(schemas, "ErrorModel")

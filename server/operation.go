@@ -98,7 +98,12 @@ func (a *adapted) BodyReader() io.Reader {
 	r, w := humago.Unwrap(a)
 	controller := http.NewResponseController(w)
 	_ = controller.SetReadDeadline(time.Now().Add(a.bodyTimeout)) // a test's writer may have none
-	return &body{ReadCloser: r.Body, controller: controller}
+	from := r.Body
+	if p, ok := from.(*paced); ok { // whose pace is the one of streams
+		p.ended = true
+		from = p.ReadCloser
+	}
+	return &body{ReadCloser: from, controller: controller}
 }
 
 // body is a request body whose sender may not dawdle.

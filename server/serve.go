@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -20,10 +21,14 @@ const (
 	abandonAfter = 10 * time.Second
 )
 
-// Serve serves the API on a listener until ctx ends. Then it takes no more requests, ends
+// Serve serves the API on a Unix socket, to whom the mode of its file lets in, until ctx
+// ends. Then it takes no more requests, ends
 // the streams that only report, lets the others finish for the time of grace, and cancels
 // them. It closes the listener, and returns nil after an orderly end.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	if at := listener.Addr(); at.Network() != "unix" {
+		return errors.Join(listener.Close(), fmt.Errorf("serve: %s is no Unix socket, and would let everybody in", at))
+	}
 	return s.serve(ctx, listener, &http.Server{Handler: s}, &s.active)
 }
 

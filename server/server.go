@@ -18,6 +18,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/covehq/cove/key"
 	"github.com/covehq/cove/sandbox"
 )
 
@@ -42,6 +43,10 @@ type Options struct {
 	MaxRequests int64
 	// Previews says how previews are served. Default: there are none.
 	Previews *PreviewOptions
+	// Keys are those that open the door. Default: there are none, and none can be made.
+	Keys *key.Ring
+	// Door says how the API is served to the network. Default: it is not.
+	Door *DoorOptions
 }
 
 const (
@@ -51,8 +56,10 @@ const (
 	defaultMaxRequests  = 4096
 )
 
-// Server is the HTTP API. It is an http.Handler; Serve runs it on a listener with the
-// limits that it needs. It may not be used again after Serve has returned.
+// Server is the HTTP API. Serve runs it on a Unix socket, ServeDoor on the network, with
+// the limits that it needs. It may not be used again after one of them has returned.
+//
+// It is also an http.Handler, that asks nobody for a key: who can call it is trusted.
 type Server struct {
 	host    *sandbox.Host
 	log     *slog.Logger
@@ -68,8 +75,12 @@ type Server struct {
 	previews     *PreviewOptions        // nil without any
 	previewProxy *httputil.ReverseProxy // over the transport of ports
 
+	keys *key.Ring // nil without any
+	door *door     // nil without one
+
 	active    active
 	previewed active // on the listener of previews
+	doored    active // on that of the door
 	// stopping ends when the server shuts down: streams that only tell what happens end
 	// then, while commands may go on for the time of grace.
 	stopping context.Context
@@ -80,10 +91,13 @@ type Server struct {
 func New(o Options) *Server {
 	o = o.withDefaults()
 	s := &Server{
-		host: o.Host, log: o.Logger, options: o, previews: o.Previews,
+		host: o.Host, log: o.Logger, options: o, previews: o.Previews, keys: o.Keys,
 		mux: http.NewServeMux(), origins: http.NewCrossOriginProtection(),
 	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
+	if o.Door != nil {
+		s.door = newDoor(*o.Door, o.MaxRequests)
+	}
 	s.metrics = newMetrics(s, o.Metrics)
 	s.ports = s.newPortProxy()
 	s.previewProxy = s.newPreviewProxy(s.ports.Transport)
@@ -126,6 +140,7 @@ func (s *Server) register() {
 	s.registerPreviews()
 	s.registerNetwork()
 	s.registerSecrets()
+	s.registerKeys()
 	s.registerImages()
 	s.registerRuntimes()
 	s.registerEvents()

@@ -17,6 +17,7 @@ import (
 	"github.com/covehq/cove/client"
 	"github.com/covehq/cove/guest"
 	"github.com/covehq/cove/guest/pair"
+	"github.com/covehq/cove/key"
 	"github.com/covehq/cove/sandbox"
 	"github.com/covehq/cove/sandbox/driver"
 	"github.com/covehq/cove/store/sqlite"
@@ -29,6 +30,7 @@ type world struct {
 	t      testing.TB
 	host   *sandbox.Host
 	server *Server
+	keys   *key.Ring
 	socket string
 	client *client.Client
 	stop   func() error // ends the server; called by the test's cleanup too
@@ -59,8 +61,13 @@ func newWorldOf(t testing.TB, o Options, on *memory) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { host.Close(context.Background()) })
-	o.Host = host
-	w := &world{t: t, host: host, server: New(o), socket: filepath.Join(dir, "s")}
+	ring, err := key.Open(t.Context(), records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(ring.Close)
+	o.Host, o.Keys = host, ring
+	w := &world{t: t, host: host, server: New(o), keys: ring, socket: filepath.Join(dir, "s")}
 	listener, err := net.Listen("unix", w.socket)
 	if err != nil {
 		t.Fatal(err)

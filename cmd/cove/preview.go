@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/netip"
@@ -38,7 +37,7 @@ func openPreviews(ctx context.Context, o cli.ServeOptions) (previews, error) {
 		return previews{}, err
 	}
 	options := &server.PreviewOptions{Domain: domain, Port: port, BehindProxy: asked.BehindProxy}
-	if options.TLS, err = certificate(asked); err != nil {
+	if options.TLS, err = openCertificate(asked.TLSCert, asked.TLSKey, o.Logger); err != nil {
 		return previews{}, err
 	}
 	if err := checkDoor(asked); err != nil {
@@ -56,17 +55,6 @@ func openPreviews(ctx context.Context, o cli.ServeOptions) (previews, error) {
 	}
 	o.Logger.Info("serving previews", "listen", listener.Addr().String(), "domain", domain, "tls", options.TLS != nil)
 	return previews{listener, options}, nil
-}
-
-func certificate(asked cli.PreviewOptions) (*tls.Config, error) {
-	if asked.TLSCert == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(asked.TLSCert, asked.TLSKey)
-	if err != nil {
-		return nil, &cove.Error{Code: cove.Invalid, Op: "serve previews", Err: err, Hint: "give --tls-cert and --tls-key files in PEM that belong together"}
-	}
-	return &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}, nil
 }
 
 // checkDoor refuses a door that others on the way could look through.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/covehq/cove"
@@ -16,6 +17,7 @@ import (
 	"github.com/covehq/cove/image"
 	"github.com/covehq/cove/internal/cli"
 	"github.com/covehq/cove/internal/daemon"
+	"github.com/covehq/cove/key"
 	"github.com/covehq/cove/policy"
 	"github.com/covehq/cove/runtime/oci"
 	"github.com/covehq/cove/sandbox"
@@ -61,15 +63,16 @@ func serve(ctx context.Context, o cli.ServeOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeHost(ctx, host)) }()
-	shown, err := openPreviews(ctx, o)
+	keys, err := key.Open(ctx, records)
 	if err != nil {
 		return err
 	}
-	listener, err := o.Dirs.Listen(ctx)
+	defer keys.Close()
+	doors, err := openDoors(ctx, o, keys)
 	if err != nil {
-		return errors.Join(err, shown.close())
+		return err
 	}
-	return answer(ctx, o, host, listener, shown)
+	return answer(ctx, o, host, keys, doors)
 }
 
 // outward is how sandboxes reach out.
@@ -123,6 +126,34 @@ func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store, operat
 	})
 }
 
+// doors are the listeners of one daemon, each for others.
+type doors struct {
+	socket  net.Listener
+	network door
+	shown   previews
+}
+
+func openDoors(ctx context.Context, o cli.ServeOptions, keys *key.Ring) (d doors, err error) {
+	if d.shown, err = openPreviews(ctx, o); err != nil {
+		return d, err
+	}
+	if d.network, err = openDoor(ctx, o, keys); err != nil {
+		return d, errors.Join(err, d.close())
+	}
+	if d.socket, err = o.Dirs.Listen(ctx); err != nil {
+		return d, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d doors) close() error {
+	err := errors.Join(d.network.close(), d.shown.close())
+	if d.socket != nil {
+		err = errors.Join(err, d.socket.Close())
+	}
+	return err
+}
+
 func closeHost(ctx context.Context, host *sandbox.Host) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
@@ -131,7 +162,7 @@ func closeHost(ctx context.Context, host *sandbox.Host) error {
 
 // answer answers requests until ctx ends, or nobody has had any use for it for the time
 // of IdleExit.
-func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, listener net.Listener, shown previews) error {
+func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, keys *key.Ring, at doors) error {
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
 	var activity daemon.Activity
@@ -145,23 +176,28 @@ func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, listene
 	}()
 	defer func() { <-idle }()
 	defer leave()
-	o.Logger.Info("serving", "socket", listener.Addr().String(), "version", cove.Version, "pid", os.Getpid(), "sandboxes", host.Len())
+	o.Logger.Info("serving", "socket", at.socket.Addr().String(), "version", cove.Version, "pid", os.Getpid(), "sandboxes", host.Len())
 	// Connections wait in the socket's queue until Serve takes them.
 	if err := o.Ready(); err != nil {
-		return errors.Join(err, listener.Close(), shown.close())
+		return errors.Join(err, at.close())
 	}
 	defer o.Logger.Info("left")
-	api := server.New(server.Options{Host: host, Logger: o.Logger, Previews: shown.options})
-	if shown.listener == nil {
-		return api.Serve(ctx, activity.Listen(listener))
+	api := server.New(server.Options{Host: host, Logger: o.Logger, Previews: at.shown.options, Keys: keys, Door: at.network.options})
+	// The end of one is the end of the others.
+	var group sync.WaitGroup
+	errs := make([]error, 3)
+	serve := func(i int, listener net.Listener, how func(context.Context, net.Listener) error) {
+		if listener == nil {
+			return
+		}
+		group.Go(func() {
+			defer leave()
+			errs[i] = how(ctx, activity.Listen(listener))
+		})
 	}
-	// The end of one is the end of the other.
-	ended := make(chan error, 1)
-	go func() {
-		defer leave()
-		ended <- api.ServePreviews(ctx, activity.Listen(shown.listener))
-	}()
-	err := api.Serve(ctx, activity.Listen(listener))
-	leave()
-	return errors.Join(err, <-ended)
+	serve(0, at.socket, api.Serve)
+	serve(1, at.network.listener, api.ServeDoor)
+	serve(2, at.shown.listener, api.ServePreviews)
+	group.Wait()
+	return errors.Join(errs...)
 }

@@ -85,7 +85,7 @@ none; else 1 for an error and 2 for a mistake in the command line.`,
 		SilenceUsage:               true,
 	}
 	flags := root.PersistentFlags()
-	flags.StringVar(&p.host, "host", "", "daemon to talk to, as unix:///path or http://host:port (COVE_URL); default this user's own, started when needed")
+	flags.StringVar(&p.host, "host", "", "daemon to talk to, as unix:///path or https://host:port (COVE_URL), which needs a key in COVE_API_KEY; default this user's own, started when needed")
 	flags.BoolVar(&p.json, "json", false, "write what the API replies, as JSON")
 	flags.StringVar(&p.config, "config", "", "configuration file (COVE_CONFIG); default /etc/cove/cove.yaml for root, else ~/.config/cove/cove.yaml")
 	flags.StringVar(&p.stateDir, "state-dir", "", "directory of the daemon's socket and log (COVE_STATE_DIR)")
@@ -104,7 +104,7 @@ none; else 1 for an error and 2 for a mistake in the command line.`,
 	}
 	add(groupCommands, p.runVerb(), p.execVerb(), p.psVerb(), p.logsVerb(), p.cpVerb(), p.portVerb(), p.portsVerb())
 	add(groupSandboxes, p.createVerb(), p.lsVerb(), p.inspectVerb(), p.statsVerb(), p.eventsVerb(), p.networkVerb(), p.rmVerb())
-	add(groupMachine, p.imageVerb(), p.secretVerb(), p.runtimeVerb(), p.doctorVerb(), p.serveVerb(), p.versionVerb())
+	add(groupMachine, p.imageVerb(), p.secretVerb(), p.keyVerb(), p.runtimeVerb(), p.doctorVerb(), p.serveVerb(), p.versionVerb())
 	return root
 }
 

@@ -28,6 +28,9 @@ type settings struct {
 	EgressProxy    string `yaml:"egress_proxy"`
 	PreviewListen  string `yaml:"preview_listen"`
 	PreviewDomain  string `yaml:"preview_domain"`
+	Listen         string `yaml:"listen"`
+	AllowHosts     string `yaml:"allow_hosts"`
+	KeyRate        string `yaml:"key_rate"`
 	TLSCert        string `yaml:"tls_cert"`
 	TLSKey         string `yaml:"tls_key"`
 	BehindProxy    string `yaml:"behind_proxy"`
@@ -52,6 +55,9 @@ func (s settings) sources() []source {
 		{"egress-proxy", "COVE_EGRESS_PROXY", "egress_proxy", s.EgressProxy},
 		{"preview-listen", "COVE_PREVIEW_LISTEN", "preview_listen", s.PreviewListen},
 		{"preview-domain", "COVE_PREVIEW_DOMAIN", "preview_domain", s.PreviewDomain},
+		{"listen", "COVE_LISTEN", "listen", s.Listen},
+		{"allow-hosts", "COVE_ALLOW_HOSTS", "allow_hosts", s.AllowHosts},
+		{"key-rate", "COVE_KEY_RATE", "key_rate", s.KeyRate},
 		{"tls-cert", "COVE_TLS_CERT", "tls_cert", s.TLSCert},
 		{"tls-key", "COVE_TLS_KEY", "tls_key", s.TLSKey},
 		{"behind-proxy", "COVE_BEHIND_PROXY", "behind_proxy", s.BehindProxy},

@@ -34,6 +34,7 @@ type ServeOptions struct {
 	Resolver       netip.AddrPort      // name server of sandboxes' names; zero: the system's
 	EgressProxy    *url.URL            // through which sandboxes' connections go out; nil: none
 	Previews       PreviewOptions      // of ports inside, to browsers
+	Door           DoorOptions         // of the API, to the network
 	Logger         *slog.Logger
 	Ready          func() error // to be called once requests are answered
 }
@@ -47,6 +48,16 @@ type PreviewOptions struct {
 	BehindProxy bool   // a proxy in front speaks TLS
 }
 
+// DoorOptions is how the API is served to the network.
+type DoorOptions struct {
+	Listen      string   // HOST:PORT; "": not at all
+	Hosts       []string // names by which the daemon may be called, beside those of its certificate
+	KeyRate     int      // requests that a key may make in a second; 0: the server's default
+	TLSCert     string   // file, or ""
+	TLSKey      string   // file, or ""
+	BehindProxy bool     // a proxy in front speaks TLS
+}
+
 // serveFlags are the flags of serve as they are given.
 type serveFlags struct {
 	idleExit       cove.Duration
@@ -58,6 +69,7 @@ type serveFlags struct {
 	resolver       resolver
 	egressProxy    proxyURL
 	previews       PreviewOptions
+	door           DoorOptions
 	logFormat      logFormat
 	logLevel       slog.LevelVar
 	logFile        string
@@ -97,11 +109,14 @@ With --json, writes its log as JSON.`,
 	flags.Var(&o.resolver, "resolver", "name server that resolves what sandboxes may reach, as in 192.0.2.53 or 192.0.2.53:53; default the system's")
 	flags.Var(&o.egressProxy, "egress-proxy", "proxy through which sandboxes' connections go out: http://, https:// or socks5://HOST:PORT; where it needs a password, write it in cove.yaml or COVE_EGRESS_PROXY")
 	flags.StringVar(&o.policy, "policy", "", "file that says what sandboxes may be given of this machine, read again when it changes; default policy.yaml of the data directory, else /etc/cove/policy.yaml")
+	flags.StringVar(&o.door.Listen, "listen", "", "serve the API on this HOST:PORT too, to who has a key (cove key create); with TLS unless that is loopback. Default the socket alone")
+	flags.StringSliceVar(&o.door.Hosts, "allow-hosts", nil, "names by which that may be called, beside localhost and those of the certificate; a proxy's name, with --behind-proxy")
+	flags.Var(countFlag(&o.door.KeyRate), "key-rate", "requests that a key may make in a second, and twice as many at once; default 500")
 	flags.StringVar(&o.previews.Listen, "preview-listen", "", "serve previews, and nothing else, on this HOST:PORT, as in 127.0.0.1:7080; default not at all")
 	flags.StringVar(&o.previews.Domain, "preview-domain", "localhost", "DOMAIN[:PORT] below which browsers find previews, as <port>-<id>.DOMAIN")
-	flags.StringVar(&o.previews.TLSCert, "tls-cert", "", "file with the certificate of *.DOMAIN and its chain, in PEM")
+	flags.StringVar(&o.previews.TLSCert, "tls-cert", "", "file with the certificate for --listen and *.DOMAIN, and its chain, in PEM; read again when it changes")
 	flags.StringVar(&o.previews.TLSKey, "tls-key", "", "file with the certificate's key, in PEM")
-	flags.BoolVar(&o.previews.BehindProxy, "behind-proxy", false, "a proxy in front speaks TLS")
+	flags.BoolVar(&o.previews.BehindProxy, "behind-proxy", false, "a proxy in front speaks TLS; what it says in X-Forwarded-For and -Proto is believed where it calls from loopback")
 	flags.Var(&o.logFormat, "log-format", "text or json")
 	flags.Var(levelFlag{&o.logLevel}, "log-level", "debug, info, warn or error")
 	flags.StringVar(&o.logFile, "log-file", "", "write the log to this file, which is set aside at 8MiB; default standard error")
@@ -147,9 +162,14 @@ func (p *program) serve(ctx context.Context, o *serveFlags) error {
 	if err != nil {
 		return err
 	}
+	if o.door.KeyRate < 0 {
+		return usage("--key-rate is negative", "give a number of requests, as in 500")
+	}
+	door := o.door // of one certificate, as previews are behind one proxy
+	door.TLSCert, door.TLSKey, door.BehindProxy = previews.TLSCert, previews.TLSKey, previews.BehindProxy
 	return p.Serve(ctx, ServeOptions{
-		Previews: previews,
-		Policy:   policy, PolicyOptional: optional, Mirrors: o.mirrors,
+		Previews: previews, Door: door,
+		Policy: policy, PolicyOptional: optional, Mirrors: o.mirrors,
 		Presets: o.presets, Resolver: o.resolver.AddrPort, EgressProxy: o.egressProxy.URL,
 		Dirs: dirs, DefaultRuntime: o.defaultRuntime, MaxSandboxes: o.maxSandboxes, IdleExit: idle,
 		Logger: slog.New(o.handler(to, p.json)), Ready: ready,

@@ -134,6 +134,9 @@ func Environment(environ []string) []string {
 	}
 	return slices.DeleteFunc(slices.Clone(environ), func(variable string) bool {
 		name, _, _ := strings.Cut(variable, "=")
+		if name == "COVE_API_KEY" { // the caller's, for another daemon
+			return true
+		}
 		return !slices.Contains(keep, name) && !strings.HasPrefix(name, "XDG_") && !strings.HasPrefix(name, "COVE_")
 	})
 }

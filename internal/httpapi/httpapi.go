@@ -21,6 +21,7 @@ const (
 	HeaderLastEventID    = "Last-Event-Id"
 	HeaderPrefix         = "X-Forwarded-Prefix"
 	HeaderPreviewToken   = "Cove-Preview-Token"
+	HeaderAPIKey         = "X-Api-Key" // or Authorization: Bearer
 )
 
 // QueryPreviewToken is the parameter of a preview's address that has its token.

@@ -9,6 +9,11 @@ type Sandboxes struct {
 	Sandboxes []cove.Sandbox `json:"sandboxes"`
 }
 
+// Keys is the reply of GET /v1/keys.
+type Keys struct {
+	Keys []cove.Key `json:"keys"`
+}
+
 // Runtimes is the reply of GET /v1/runtimes.
 type Runtimes struct {
 	Runtimes []cove.Runtime `json:"runtimes"`
