@@ -124,7 +124,9 @@ func TestAnswersOfTheResolver(t *testing.T) {
 
 func TestNoNameIsFoundWhereNothingMayBeReached(t *testing.T) {
 	w, ports := newResolver(t, func(string) string { return wire.EgressOK })
+	w.mu.Lock()
 	w.enabled = false
+	w.mu.Unlock()
 	reply, err := byUDP(t, ports, ask(t, dnsmessage.TypeA, "ok.test."))
 	if err != nil || reply.RCode != dnsmessage.RCodeNameError || len(reply.Answers) > 0 {
 		t.Errorf("got %+v, %v, want that there is no such name", reply, err)

@@ -75,10 +75,10 @@ type host struct {
 	t      *testing.T
 	way    *Way
 	answer func(wire.EgressRequest) string
-	serve  func(net.Conn)
 	work   sync.WaitGroup
 
 	mu       sync.Mutex
+	serve    func(net.Conn)
 	requests []wire.EgressRequest
 }
 
@@ -129,7 +129,7 @@ func (h *host) spare() {
 			if request.Kind == wire.EgressConnect && code == wire.EgressOK {
 				h.spare()
 				if wire.WriteFrame(ours, wire.EgressReply{Code: code}) == nil {
-					h.serve(ours)
+					h.server()(ours)
 				}
 				return
 			}
@@ -138,6 +138,20 @@ func (h *host) spare() {
 			}
 		}
 	})
+}
+
+// server returns what serves a connection.
+func (h *host) server() func(net.Conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.serve
+}
+
+// servesBy changes that for the connections to come.
+func (h *host) servesBy(serve func(net.Conn)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.serve = serve
 }
 
 // asked returns the requests so far, each once.
@@ -408,12 +422,12 @@ func TestAHalfThatEndsIsPassedOn(t *testing.T) {
 	inside(t)
 	h := newHost(t, installLegacy, 1, allowed)
 	big := bytes.Repeat([]byte("0123456789abcdef"), 1<<18)
-	h.serve = func(c net.Conn) {
+	h.servesBy(func(c net.Conn) {
 		got, err := io.ReadAll(c) // to the end, before the first byte of the answer
 		if err == nil {
 			_, _ = c.Write(got)
 		}
-	}
+	})
 	c, err := dial(t.Context(), "203.0.113.7:443")
 	if err != nil {
 		t.Fatal(err)
@@ -442,7 +456,7 @@ func TestTheHostsEndIsAnEnd(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h.serve = serve
+			h.servesBy(serve)
 			c, err := dial(t.Context(), "203.0.113.7:443")
 			if err != nil {
 				t.Fatal(err)
