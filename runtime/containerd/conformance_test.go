@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 				Spec:      cove.Spec{Runtime: name},
 				Reopen:    r.open,
 				Crash:     drivertest.RigCrasher(r),
-				StateDirs: []string{r.Dir},
+				StateDirs: []string{r.Dir, filepath.Join(runcRoot, namespace)},
 				Census:    func() map[string]int { return census(t, d.(*Driver)) },
 			})
 			if err := Release(Options{StateDir: filepath.Join(r.Dir, "state")}); err != nil {

@@ -57,6 +57,7 @@ type Driver struct {
 	engine   *engine
 	cgroups  cgroup.Tree
 	disks    bundle.Disks
+	runcRoot string // where containerd's shim has runc keep its state, in a directory for each namespace
 	log      *slog.Logger
 
 	probeMu sync.Mutex
@@ -82,6 +83,9 @@ const (
 )
 
 const runcShim = "io.containerd.runc.v2"
+
+// runcRoot is the shim's own, since it was there first.
+const runcRoot = "/run/containerd/runc"
 
 var (
 	runc   = variant{runcShim, bundle.SharedKernel, cove.IsolationSharedKernel, bySocket}
@@ -184,7 +188,7 @@ func newDriver(o Options, name string, v variant) (*Driver, error) {
 		engine:  newEngine(strings.TrimPrefix(o.Address, "unix://")),
 		cgroups: cgroup.Find("cove/" + instance + "/" + directory),
 		disks:   bundle.Disks{Dir: filepath.Join(o.DataDir, "disks")},
-		log:     o.Logger.With("runtime", name),
+		log:     o.Logger.With("runtime", name), runcRoot: runcRoot,
 	}, nil
 }
 

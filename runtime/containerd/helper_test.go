@@ -2,12 +2,15 @@ package containerd
 
 import (
 	"errors"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
 	containers "github.com/containerd/containerd/api/services/containers/v1"
+	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove/runtime/internal/process"
 )
@@ -107,5 +110,39 @@ func TestT91AShimWithoutAContainerIsListedAndRemoved(t *testing.T) {
 	}
 	if err := errors.Join(d.Remove(t.Context(), "abc"), t.Context().Err()); err != nil {
 		t.Errorf("Remove again: %v", err)
+	}
+}
+
+// TestT91WhatRuncLeavesIsCleared has runc's directory of a container over which it was killed,
+// with the program itself mounted in it, as runc 1.1 has.
+func TestT91WhatRuncLeavesIsCleared(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounts: run as root")
+	}
+	e := newFakeEngine(t)
+	d := kataDriver(t, e)
+	d.variant, d.runcRoot = runc, t.TempDir()
+	program := filepath.Join(t.TempDir(), "runc")
+	ours, theirs := filepath.Join(d.runcRoot, namespace, d.container("abc")), filepath.Join(d.runcRoot, namespace, "ffffffff-abc")
+	mounted := filepath.Join(ours, "runc.C1GcNm")
+	for _, file := range []string{program, mounted, filepath.Join(theirs, "state.json")} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("x"), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount(program, mounted, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Remove(t.Context(), "abc"); err != nil {
+		t.Error(err)
+		_ = unix.Unmount(mounted, unix.MNT_DETACH)
+	}
+	if _, err := os.Lstat(ours); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("runc's directory of the container: got %v, want none", err)
+	}
+	for _, file := range []string{program, filepath.Join(theirs, "state.json")} {
+		if _, err := os.Lstat(file); err != nil {
+			t.Errorf("what is not the container's: %v", err)
+		}
 	}
 }

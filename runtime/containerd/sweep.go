@@ -122,7 +122,7 @@ func (d *Driver) clear(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.unmountShim(id), bundle.UnmountRoot(d.bundle(id)), bundle.UnmountBinds(d.bundle(id))); err != nil {
+	if err := errors.Join(d.unmountShim(id), d.clearRunc(id), bundle.UnmountRoot(d.bundle(id)), bundle.UnmountBinds(d.bundle(id))); err != nil {
 		return err
 	}
 	if err := errors.Join(d.clearRunsc(id), os.RemoveAll(d.disk(id))); err != nil {
@@ -149,6 +149,27 @@ func (d *Driver) unmountShim(id string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// clearRunc removes what runc leaves of a container that it was killed over: the directory of
+// its state, and what it has mounted there of itself.
+func (d *Driver) clearRunc(id string) error {
+	if d.variant.shim != runcShim || d.variant.kernel == bundle.GvisorKernel {
+		return nil
+	}
+	dir := filepath.Join(d.runcRoot, namespace, d.container(id))
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], dir+"/") {
+			if err := bundle.UnmountAll(fields[4]); err != nil {
+				return err
+			}
+		}
+	}
+	return os.RemoveAll(dir)
 }
 
 // traces are what of a sandbox is on the host.
