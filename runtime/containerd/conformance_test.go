@@ -60,7 +60,7 @@ func TestConformance(t *testing.T) {
 				Spec:      cove.Spec{Runtime: name},
 				Reopen:    r.open,
 				Crash:     drivertest.RigCrasher(r),
-				StateDirs: []string{r.Dir, filepath.Join(runcRoot, namespace)},
+				StateDirs: []string{r.Dir},
 				Census:    func() map[string]int { return census(t, d.(*Driver)) },
 			})
 			if err := Release(Options{StateDir: filepath.Join(r.Dir, "state")}); err != nil {
@@ -68,6 +68,9 @@ func TestConformance(t *testing.T) {
 			}
 			if left := drivertest.MountsBelow(r.Dir); len(left) > 0 {
 				t.Errorf("mounted after all: %v, want nothing", left)
+			}
+			if left := ofRunc(d.(*Driver)); len(left) > 0 {
+				t.Errorf("runc's state after all: %v, want nothing", left)
 			}
 		})
 	}
@@ -94,6 +97,13 @@ func census(t *testing.T, d *Driver) map[string]int {
 		}
 	}
 	counts["loops"] = drivertest.LoopsOf(d.disks.Dir)
+	counts["runc's state"] = len(ofRunc(d))
 	counts["processes"] = drivertest.ProcessesNaming(d.instance + "-") // shims too
 	return counts
+}
+
+// ofRunc returns what runc keeps of this driver's containers, where the shim has it do so.
+func ofRunc(d *Driver) []string {
+	paths, _ := filepath.Glob(filepath.Join(d.runcRoot, namespace, d.instance+"-*"))
+	return paths
 }
