@@ -61,6 +61,7 @@ const (
 	groupSandboxes = "sandboxes"
 	groupCommands  = "commands"
 	groupMachine   = "machine"
+	groupAgents    = "agents"
 )
 
 func (p *program) root() *cobra.Command {
@@ -94,6 +95,7 @@ none; else 1 for an error and 2 for a mistake in the command line.`,
 	root.AddGroup(
 		&cobra.Group{ID: groupCommands, Title: "Run commands:"},
 		&cobra.Group{ID: groupSandboxes, Title: "Sandboxes:"},
+		&cobra.Group{ID: groupAgents, Title: "Agents:"},
 		&cobra.Group{ID: groupMachine, Title: "This machine:"},
 	)
 	add := func(group string, verbs ...*cobra.Command) {
@@ -103,6 +105,7 @@ none; else 1 for an error and 2 for a mistake in the command line.`,
 		}
 	}
 	add(groupCommands, p.runVerb(), p.execVerb(), p.psVerb(), p.logsVerb(), p.cpVerb(), p.portVerb(), p.portsVerb())
+	add(groupAgents, p.mcpVerb(), p.toolsVerb())
 	add(groupSandboxes, p.createVerb(), p.lsVerb(), p.inspectVerb(), p.statsVerb(), p.eventsVerb(), p.networkVerb(), p.rmVerb())
 	add(groupMachine, p.imageVerb(), p.secretVerb(), p.keyVerb(), p.runtimeVerb(), p.doctorVerb(), p.serveVerb(), p.versionVerb())
 	return root
