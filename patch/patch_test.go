@@ -281,7 +281,7 @@ func random(r *rand.Rand) node {
 }
 
 func TestGitMakesWhatIsAfterOfWhatWasBefore(t *testing.T) {
-	trees := 150
+	trees := 60
 	if testing.Short() {
 		trees = 20
 	}

@@ -125,7 +125,7 @@ func (b *body) Read(p []byte) (int, error) {
 // adapt is the huma middleware around every operation.
 func (s *Server) adapt(ctx huma.Context, next func(huma.Context)) {
 	r, w := humago.Unwrap(ctx)
-	if takesJSON(ctx.Operation()) && r.ContentLength != 0 {
+	if takesJSON(ctx.Operation()) && len(ctx.Operation().RequestBody.Content) == 1 && r.ContentLength != 0 {
 		kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 		if err != nil || kind != httpapi.TypeJSON {
 			s.failStatus(w, r, http.StatusUnsupportedMediaType, cove.Errorf(cove.Invalid, "", "",

@@ -43,6 +43,7 @@ func scopes() map[string]cove.Scope {
 
 		"GET /v1/sandboxes":     cove.ScopeRead,
 		"POST /v1/sandboxes":    cove.ScopeRun,
+		"POST /v1/run":          cove.ScopeRun,
 		"GET " + box:            cove.ScopeRead,
 		"PATCH " + box:          cove.ScopeRun,
 		"DELETE " + box:         cove.ScopeRun,

@@ -19,6 +19,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/covehq/cove/key"
+	"github.com/covehq/cove/run"
 	"github.com/covehq/cove/sandbox"
 )
 
@@ -41,6 +42,9 @@ type Options struct {
 	// MaxRequests bounds the requests in progress, streams included; more are refused
 	// with cove.Exhausted. Default 4096.
 	MaxRequests int64
+	// Spool is a directory for what one-shot runs move. Default: that of the system for
+	// temporary files.
+	Spool string
 	// Previews says how previews are served. Default: there are none.
 	Previews *PreviewOptions
 	// Keys are those that open the door. Default: there are none, and none can be made.
@@ -72,6 +76,7 @@ type Server struct {
 	ports   *httputil.ReverseProxy
 	metrics *metrics
 
+	runs         *run.Runner
 	previews     *PreviewOptions        // nil without any
 	previewProxy *httputil.ReverseProxy // over the transport of ports
 
@@ -98,6 +103,7 @@ func New(o Options) *Server {
 	if o.Door != nil {
 		s.door = newDoor(*o.Door, o.MaxRequests)
 	}
+	s.runs = run.New(run.Options{Host: o.Host, Spool: o.Spool, Logger: o.Logger})
 	s.metrics = newMetrics(s, o.Metrics)
 	s.ports = s.newPortProxy()
 	s.previewProxy = s.newPreviewProxy(s.ports.Transport)
@@ -129,6 +135,7 @@ func (s *Server) register() {
 	s.registerSandboxes()
 	s.registerStats()
 	s.registerExec()
+	s.registerRun()
 	s.registerProcesses()
 	s.registerOutput()
 	s.registerTerminals()

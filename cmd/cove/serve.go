@@ -182,7 +182,7 @@ func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, keys *k
 		return errors.Join(err, at.close())
 	}
 	defer o.Logger.Info("left")
-	api := server.New(server.Options{Host: host, Logger: o.Logger, Previews: at.shown.options, Keys: keys, Door: at.network.options})
+	api := server.New(server.Options{Host: host, Logger: o.Logger, Previews: at.shown.options, Keys: keys, Door: at.network.options, Spool: o.Dirs.Data})
 	// The end of one is the end of the others.
 	var group sync.WaitGroup
 	errs := make([]error, 3)

@@ -12,6 +12,7 @@ const (
 	TypeFrames = "application/vnd.cove.stream" // frames, see AppendFrame
 	TypeBytes  = "application/octet-stream"
 	TypeTar    = "application/x-tar"
+	TypeForm   = "multipart/form-data"
 )
 
 // The headers that have a meaning of ours.
