@@ -38,10 +38,20 @@ test: build lint ## Every test that this machine can run; COVE_REQUIRE names run
 	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m $$(go list ./... | grep -vE '/(runtime|test)/')
 	go test -race -run '^$$' ./runtime/... ./test/... >/dev/null # builds them, on all processors
 	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m -p 1 ./runtime/... ./test/...
+	sdk/python/scripts/test
+
+.PHONY: wheel
+wheel: build ## Build the Python package with the programs inside, into sdk/python/dist
+	sdk/python/scripts/wheel
+
+.PHONY: test-python
+test-python: build ## Test the Python package, as a wheel, on every Python from 3.10 on that is here
+	sdk/python/scripts/test
 
 .PHONY: generate
-generate: ## Make anew what is generated: the protocol, the OpenAPI document
+generate: ## Make anew what is generated: the protocol, the OpenAPI document, the sync half of the Python SDK
 	go generate ./...
+	sdk/python/scripts/generate
 
 .PHONY: bench
 bench: build ## Measure speed and memory beside their floors; writes bench/results/

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 #: How long a sandbox outlives a process that was killed, in seconds.
 LEASE = 120.0
-_BEAT = LEASE / 4
 _ENOUGH = 10.0  # for one request
 
 
@@ -72,17 +71,15 @@ class Keeper:
         return id in self._leases
 
     def _run(self) -> None:
-        wait = _BEAT
+        beat = wait = LEASE / 4
         while not self._ending.wait(wait):
             with self._lock:
                 leases = list(self._leases.values())
             renewed = [self._renew(lease) for lease in leases]
             # One that did not get through is tried again long before it matters.
-            wait = _BEAT if all(renewed) else _BEAT / 6
+            wait = beat if all(renewed) else beat / 6
 
     def _renew(self, lease: Lease) -> bool:
-        if lease.deadline is not None and lease.ttl() < LEASE - 2 * _BEAT:
-            return True  # the last renewal was up to the deadline already
         try:
             status = _send(lease, "PATCH", json.dumps({"ttl": lease.ttl()}))
         except OSError:

@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def current() -> asyncio.AbstractEventLoop:
+    """Returns the event loop that runs here."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        hint = "await this in asyncio, or use Sandbox without async"
+        raise InvalidError("no asyncio event loop runs here", hint=hint) from None
+
+
 class AsyncClients:
     """HTTP clients: one for each event loop of each process, since connections are bound to
     their loop and must not be shared with a forked child."""
@@ -36,12 +45,7 @@ class AsyncClients:
             self._abandoned.append(self._clients)
             self._clients = weakref.WeakKeyDictionary()
             self._pid = os.getpid()
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            raise InvalidError(
-                "no asyncio event loop runs here", hint="await this in asyncio, or use Sandbox without async"
-            ) from None
+        loop = current()
         client = self._clients.get(loop)
         if client is None:
             client = self._clients[loop] = self._make()
@@ -64,8 +68,7 @@ class AsyncLock:
         self._locks = weakref.WeakKeyDictionary()
 
     async def __aenter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        await self._locks.setdefault(loop, asyncio.Lock()).acquire()
+        await self._locks.setdefault(current(), asyncio.Lock()).acquire()
 
     async def __aexit__(self, *_: object) -> None:
         self._locks[asyncio.get_running_loop()].release()

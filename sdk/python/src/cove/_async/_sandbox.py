@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .. import _lease
 from .. import _spec as spec
-from .._lease import LEASE, Lease, keeper
+from .._lease import Lease, keeper
 from .._model import parse, parse_list
 from ..errors import CoveError, InvalidError, TimedOutError, closed
 from ..types import (
@@ -222,7 +223,7 @@ class AsyncSandbox:
         body = dict(self._spec)
         leased = not self._keep and not self._reuse
         if leased:
-            body["ttl"] = LEASE if self._lifetime is None else min(LEASE, self._lifetime)
+            body["ttl"] = _lease.LEASE if self._lifetime is None else min(_lease.LEASE, self._lifetime)
         deadline = None if self._lifetime is None else time.monotonic() + self._lifetime
         params = {"if_exists": "return"} if self._reuse else None
         # It may have to fetch an image, however long that takes.
@@ -306,7 +307,7 @@ class AsyncSandbox:
         if keeper().owns(self.id) and not isinstance(timeout, str):
             self._lifetime = limit
             deadline = None if limit is None else time.monotonic() + limit
-            await self._update({"ttl": LEASE if limit is None else min(LEASE, limit)})
+            await self._update({"ttl": _lease.LEASE if limit is None else min(_lease.LEASE, limit)})
             keeper().add(Lease(self.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
             return
         keeper().drop(self.id)
@@ -456,6 +457,13 @@ class AsyncSandbox:
         update = spec.network(network)
         if update is None:
             raise TypeError("network must not be None")
+        if update == {"mode": "none"}:
+            update = {
+                "mode": "none",
+                "allow": [],
+                "requests": [],
+                "secrets": [],
+            }  # rules that stayed would contradict it
         return parse(NetworkStatus, await self._transport.json("PATCH", await self._path("/network"), json=update))
 
     async def network_log(self, after: int = 0) -> _Decisions:

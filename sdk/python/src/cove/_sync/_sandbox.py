@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from .. import _lease
 from .. import _spec as spec
-from .._lease import LEASE, Lease, keeper
+from .._lease import Lease, keeper
 from .._model import parse, parse_list
 from ..errors import CoveError, InvalidError, TimedOutError, closed
 from ..types import (
@@ -222,7 +223,7 @@ class Sandbox:
         body = dict(self._spec)
         leased = not self._keep and not self._reuse
         if leased:
-            body["ttl"] = LEASE if self._lifetime is None else min(LEASE, self._lifetime)
+            body["ttl"] = _lease.LEASE if self._lifetime is None else min(_lease.LEASE, self._lifetime)
         deadline = None if self._lifetime is None else time.monotonic() + self._lifetime
         params = {"if_exists": "return"} if self._reuse else None
         # It may have to fetch an image, however long that takes.
@@ -304,7 +305,7 @@ class Sandbox:
         if keeper().owns(self.id) and not isinstance(timeout, str):
             self._lifetime = limit
             deadline = None if limit is None else time.monotonic() + limit
-            self._update({"ttl": LEASE if limit is None else min(LEASE, limit)})
+            self._update({"ttl": _lease.LEASE if limit is None else min(_lease.LEASE, limit)})
             keeper().add(Lease(self.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
             return
         keeper().drop(self.id)
@@ -452,6 +453,13 @@ class Sandbox:
         update = spec.network(network)
         if update is None:
             raise TypeError("network must not be None")
+        if update == {"mode": "none"}:
+            update = {
+                "mode": "none",
+                "allow": [],
+                "requests": [],
+                "secrets": [],
+            }  # rules that stayed would contradict it
         return parse(NetworkStatus, self._transport.json("PATCH", self._path("/network"), json=update))
 
     def network_log(self, after: int = 0) -> _Decisions:

@@ -1,0 +1,57 @@
+"""A real daemon for every run, started by the SDK itself, with directories of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+RUNTIME = os.environ.get("COVE_RUNTIME") or "gvisor"
+
+
+def end_daemon(state: str, sig: int = signal.SIGTERM) -> None:
+    """Ends the daemon of a state directory, if there is one, and waits for that."""
+    try:
+        pid = int(Path(state, "cove.lock").read_text())
+        os.kill(pid, sig)
+    except (OSError, ValueError):
+        return
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def daemon() -> Iterator[str]:
+    """The state directory of the daemon that tests share."""
+    directory = tempfile.mkdtemp(prefix="cove-py-")
+    state = os.path.join(directory, "s")
+    os.environ.update(COVE_STATE_DIR=state, COVE_DATA_DIR=os.path.join(directory, "d"))
+    for name in ("COVE_URL", "COVE_API_KEY"):
+        os.environ.pop(name, None)
+    yield state
+    end_daemon(state)
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def box(daemon: str) -> Iterator:  # type: ignore[type-arg]
+    """A sandbox that tests share."""
+    from cove import Sandbox
+
+    with Sandbox(runtime=RUNTIME, labels={"of": "tests"}) as sandbox:
+        yield sandbox
+
+
+def eventually(check, timeout: float = 20.0) -> None:  # type: ignore[no-untyped-def]
+    """Waits until check returns true."""
+    deadline = time.monotonic() + timeout
+    while not check():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
