@@ -34,6 +34,7 @@ type agent struct {
 
 	server  *http.Server
 	backlog chan net.Conn
+	spares  chan net.Conn // on which to ask for what is outside
 	stopped chan struct{}
 	stop    sync.Once
 
@@ -68,7 +69,7 @@ type proc struct {
 
 func newAgent() *agent {
 	a := &agent{
-		backlog: make(chan net.Conn), stopped: make(chan struct{}),
+		backlog: make(chan net.Conn), spares: make(chan net.Conn, 64), stopped: make(chan struct{}),
 		procs: make(map[int]*proc), files: make(map[string][]byte),
 	}
 	mux := http.NewServeMux()
@@ -81,6 +82,8 @@ func newAgent() *agent {
 	mux.HandleFunc("POST /files", a.serveWrite)
 	mux.HandleFunc("POST /cove/dial", a.serveDial)
 	mux.HandleFunc("GET "+wire.PortsPath, a.servePorts)
+	mux.HandleFunc("POST "+wire.EgressPath, a.serveEgress)
+	mux.HandleFunc("POST "+wire.NetworkPath, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	a.server = &http.Server{Handler: mux, Protocols: protocols}

@@ -58,6 +58,7 @@ func (h *Host) Create(ctx context.Context, spec cove.Spec, o CreateOptions) (*Sa
 func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, values map[string]string, key string) (*Sandbox, error) {
 	var p problems
 	checkSpec(&p, spec)
+	wanted := *identity(spec, asked) // before the plan completes the spec
 	way := h.plan(ctx, &p, spec, values, nil)
 	h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.Check(spec) })
 	if len(key) > 255 || !printable(key) {
@@ -66,7 +67,7 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, values map[st
 	digest := ""
 	if p.code != cove.Invalid { // what is valid can be written as JSON
 		var err error
-		if digest, err = fingerprint(identity(spec, asked)); err != nil {
+		if digest, err = fingerprint(&wanted); err != nil {
 			return nil, err
 		}
 	}
@@ -91,7 +92,7 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, values map[st
 		if err := p.err("create"); err != nil {
 			return nil, err
 		}
-		order.Owner, order.IdempotencyKey, order.Fingerprint, order.Asked, order.way = at.owner, key, digest, *identity(spec, asked), way
+		order.Owner, order.IdempotencyKey, order.Fingerprint, order.Asked, order.way = at.owner, key, digest, wanted, way
 		s, err := h.reserve(order)
 		if errors.Is(err, errRetry) {
 			continue

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 
 	"github.com/covehq/cove"
@@ -209,9 +208,6 @@ func (h *Host) vault(op, name string) (*secret.Vault, error) {
 // at when they are compiled.
 func checkNetwork(p *problems, s *cove.Spec) {
 	n := s.Network
-	if !slices.Contains([]cove.NetworkMode{cove.NetworkNone, cove.NetworkAllow, cove.NetworkOpen}, n.Mode) {
-		p.invalid("use none, allow or open", "network mode %s is not known", quote(string(n.Mode)))
-	}
 	if n.Mode != cove.NetworkNone && s.Options.NetworkMode != "" {
 		p.invalid("leave out either", "network mode %s is of Cove's way out, and network_mode %s is of the engine", n.Mode, quote(s.Options.NetworkMode))
 	}

@@ -41,6 +41,7 @@ func (h *Host) reconcile(ctx context.Context) error {
 		})
 	}
 	group.Wait()
+	h.reclaimSecrets(ctx)
 	return ctx.Err()
 }
 

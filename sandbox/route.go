@@ -78,8 +78,13 @@ func (h *Host) plan(ctx context.Context, p *problems, spec *cove.Spec, values ma
 		p.add(cove.NotSupported, "leave out rules on requests and secrets", "this host does not look into requests")
 		return nil
 	}
+	n.Secrets = slices.Clone(n.Secrets) // whoever asked keeps what was asked for
 	lent := h.lend(ctx, p, n, spec.Env, values, before)
-	rules, err := egress.Compile(*n, egress.CompileOptions{Presets: h.presetRules(), Private: h.policy().Private()})
+	sound := *n
+	sound.Secrets = slices.DeleteFunc(slices.Clone(n.Secrets), func(use cove.SecretUse) bool {
+		return !slices.ContainsFunc(lent, func(l secret.Lease) bool { return l.Name == use.Name }) // which is noted
+	})
+	rules, err := egress.Compile(sound, egress.CompileOptions{Presets: h.presetRules(), Private: h.policy().Private()})
 	if err != nil {
 		p.add(cove.CodeOf(err), cove.HintOf(err), "%s", reason(err))
 		return nil
@@ -285,6 +290,29 @@ func (s *Sandbox) returnSecrets(ctx context.Context) error {
 		return nil
 	}
 	return s.host.network.Vault.Return(ctx, s.id)
+}
+
+// reclaimSecrets forgets what was lent to sandboxes of which a crash has left nothing else.
+func (h *Host) reclaimSecrets(ctx context.Context) {
+	if h.network.Vault == nil {
+		return
+	}
+	borrowers, err := h.network.Vault.Borrowers(ctx)
+	if err != nil {
+		h.log.Error("looking for secrets that no sandbox uses", "err", err)
+		return
+	}
+	for _, id := range borrowers {
+		h.mu.Lock()
+		s := h.sandboxes[id]
+		h.mu.Unlock()
+		if s != nil && !s.snapshot().Ended() {
+			continue
+		}
+		if err := h.network.Vault.Return(ctx, id); err != nil {
+			h.log.Error("forgetting secrets that no sandbox uses, will try again at the next start", "id", id, "err", err)
+		}
+	}
 }
 
 // findRoute makes the way out of a sandbox of an earlier host again. Where that can't be
