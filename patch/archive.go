@@ -5,21 +5,46 @@ import (
 	"compress/gzip"
 	"io"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/covehq/cove"
 )
 
+// Selection says which changes go into an archive. The zero value is all.
+type Selection struct {
+	Below string   // only what is in this directory, named relative to it
+	Files bool     // only regular files
+	Not   []string // nothing that has one of these names, or is in such a directory
+}
+
+// name returns the name that a change gets in the archive, and false for none.
+func (s Selection) name(change cove.Change) (string, bool) {
+	if change.Kind == cove.ChangeDeleted || s.Files && change.Type != cove.TypeFile {
+		return "", false
+	}
+	for part := range strings.SplitSeq(change.Path, "/") {
+		if slices.Contains(s.Not, part) {
+			return "", false
+		}
+	}
+	below := path.Clean(s.Below)
+	if below == "." {
+		return change.Path, true
+	}
+	return strings.CutPrefix(change.Path, below+"/")
+}
+
 // WriteArchive writes a gzipped tar of what is new: files, directories and symlinks that
-// were added, renamed or modified, as they are afterwards. With below, it has only what
-// is in that directory, named relative to it. It reports how many entries it has.
-func (c *Changes) WriteArchive(w io.Writer, below string) (int, error) {
+// were added, renamed or modified, as they are afterwards. It reports how many entries the
+// archive has.
+func (c *Changes) WriteArchive(w io.Writer, selection Selection) (int, error) {
 	packed := gzip.NewWriter(w)
 	archive := tar.NewWriter(packed)
 	count := 0
 	for _, change := range c.list {
-		name, ok := relative(below, change.Path)
-		if !ok || change.Kind == cove.ChangeDeleted {
+		name, ok := selection.name(change)
+		if !ok {
 			continue
 		}
 		if err := c.pack(archive, name, c.after.entries[change.Path]); err != nil {
@@ -49,14 +74,4 @@ func (c *Changes) pack(archive *tar.Writer, name string, e entry) error {
 	}
 	_, err := io.Copy(archive, c.after.content(e))
 	return err
-}
-
-// relative returns a name as it is below a directory.
-func relative(below, name string) (string, bool) {
-	below = path.Clean(below)
-	if below == "." {
-		return name, true
-	}
-	rest, ok := strings.CutPrefix(name, below+"/")
-	return rest, ok
 }

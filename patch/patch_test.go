@@ -312,7 +312,7 @@ func TestTheArchiveHasWhatIsNew(t *testing.T) {
 	}
 	for below, want := range map[string][]string{"": {"d/.new", "d/edited", "d/link", "mode", "sub/"}, "./d": {".new", "edited", "link"}, "none": nil} {
 		var packed bytes.Buffer
-		count, err := changes.WriteArchive(&packed, below)
+		count, err := changes.WriteArchive(&packed, Selection{Below: below})
 		must(t, err)
 		plain, err := gzip.NewReader(&packed)
 		must(t, err)

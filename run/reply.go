@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/patch"
 )
 
 // Archive returns an archive that came with the request, to be given to Do.
@@ -32,18 +33,18 @@ func (r *Run) WriteJSON(w io.Writer, back cove.RunReturn) error {
 	if out.key("archive"); archive && r.HasNew() {
 		out.text(`"`)
 		encoder := base64.NewEncoder(base64.StdEncoding, out)
-		_, err := r.Changes.WriteArchive(encoder, "")
+		_, err := r.Changes.WriteArchive(encoder, patch.Selection{})
 		out.fail(err)
 		out.fail(encoder.Close())
 		out.text(`"`)
 	} else {
 		out.text("null")
 	}
-	patch := &quoted{out: out}
+	text := &quoted{out: out}
 	if out.key("patch"); r.Changes != nil && (back == cove.ReturnPatch || back == cove.ReturnBoth) {
-		out.fail(r.Changes.WritePatch(patch))
+		out.fail(r.Changes.WritePatch(text))
 	}
-	patch.end()
+	text.end()
 	out.text("}\n")
 	return out.err
 }

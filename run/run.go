@@ -84,6 +84,10 @@ type Run struct {
 	files  []*os.File
 	closed bool
 
+	// Limit is the longest time that all commands may take together; 0 is none. The one
+	// that runs then times out, and no other is run.
+	Limit time.Duration
+
 	// Results has one result for each command that was run.
 	Results []cove.CommandResult
 	// Changes is what the commands changed; nil where that was not asked for.
@@ -202,8 +206,16 @@ func (r *Run) snapshotAs(ctx context.Context, box *sandbox.Sandbox, user string)
 // commands runs the commands, one after another.
 func (r *Run) commands(ctx context.Context, box *sandbox.Sandbox, request cove.RunRequest) error {
 	cwd := path.Join(box.View().Spec.Workdir, request.Cwd)
+	began := time.Now()
 	r.Results = make([]cove.CommandResult, 0, len(request.Commands))
 	for _, command := range request.Commands {
+		if r.Limit > 0 {
+			left := r.Limit - time.Since(began)
+			if left <= 0 {
+				return nil
+			}
+			request.Timeout = cove.Duration(left)
+		}
 		result, err := try(ctx, box, request, cwd, command)
 		if err != nil {
 			return err

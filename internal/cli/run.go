@@ -16,6 +16,7 @@ func (p *program) runVerb() *cobra.Command {
 	var (
 		spec    cove.Spec
 		command command
+		files   carried
 	)
 	cmd := &cobra.Command{
 		Use:   "run [flags] [-- COMMAND [ARGUMENT…]]",
@@ -37,14 +38,24 @@ failed was refused is told on standard error, with what would allow it.
 Without a command, runs the ENTRYPOINT and CMD of an image that has them; a command takes
 the place of both.
 
-With --json, prints what POST /v1/sandboxes/{id}/exec replies, when the command is done.`,
+With --in, --out or --patch, the command works on files: a directory or a tar goes into its
+working directory, and what it changed comes back, into a directory or as a patch. What it
+wrote is shown when it has ended; standard input is not passed on. See docs/run.md.
+
+With --json, prints what POST /v1/sandboxes/{id}/exec replies, when the command is done;
+with files, what POST /v1/run replies.`,
 		Example: `  cove run -- python3 -c 'print(6*7)'
   tar c src | cove run --memory 2g -- sh -c 'tar x && make -C src test'
   cove run --allow pip -- pip install requests
+  cove run --in . --out . -- make format
+  cove run --in src.tar.gz --patch=fix.patch -- ruff check --fix .
   cove run -it -- bash`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := command.parse(args, p.json, isFetched(spec.Image)); err != nil {
+			if err := command.parse(args, p.json, isFetched(spec.Image) && !files.any()); err != nil {
 				return err
+			}
+			if files.any() {
+				return failed(p.runFiles(cmd.Context(), spec, command, files))
 			}
 			command.timeout = spec.Timeout
 			return failed(p.run(cmd.Context(), spec, command))
@@ -54,6 +65,7 @@ With --json, prints what POST /v1/sandboxes/{id}/exec replies, when the command 
 	flags.SetInterspersed(false)
 	specFlags(flags, &spec)
 	command.streamFlags(flags)
+	files.flags(flags)
 	p.completeSpec(cmd)
 	return cmd
 }
