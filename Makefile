@@ -39,6 +39,7 @@ test: build lint ## Every test that this machine can run; COVE_REQUIRE names run
 	go test -race -run '^$$' ./runtime/... ./test/... >/dev/null # builds them, on all processors
 	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m -p 1 ./runtime/... ./test/...
 	sdk/python/scripts/test
+	COVE_BIN="$(CURDIR)/bin" scripts/test-typescript
 
 .PHONY: wheel
 wheel: build ## Build the Python package with the programs inside, into sdk/python/dist
@@ -47,6 +48,10 @@ wheel: build ## Build the Python package with the programs inside, into sdk/pyth
 .PHONY: test-python
 test-python: build ## Test the Python package, as a wheel, on every Python from 3.10 on that is here
 	sdk/python/scripts/test
+
+.PHONY: test-typescript
+test-typescript: build ## Test the TypeScript SDK, packed and installed, against a daemon
+	COVE_BIN="$(CURDIR)/bin" scripts/test-typescript
 
 .PHONY: generate
 generate: ## Make anew what is generated: the protocol, the OpenAPI document, the sync half of the Python SDK

@@ -1,4 +1,4 @@
-import { GoneError, InvalidError } from "./errors.js";
+import { GoneError, InvalidError, NotFoundError } from "./errors.js";
 import type { Call, Transport } from "./transport.js";
 
 /** Escapes a name as a path segment. `.` and `..` would be lost on the way; nothing is called so. */
@@ -22,6 +22,19 @@ export class Box {
       throw new GoneError(`${op}: the sandbox ${this.id} was killed`, { hint: "create another one" });
     }
     return { op, method, path: `/v1/sandboxes/${segment(this.id)}${path}`, ...rest };
+  }
+
+  /** Destroys it. Returns whether the daemon knows it; one that is gone is fine. */
+  async remove(signal: AbortSignal | undefined): Promise<boolean> {
+    try {
+      await this.json(this.call("remove", "DELETE", "", { signal }));
+      return true;
+    } catch (err) {
+      if (err instanceof NotFoundError) {
+        return false;
+      }
+      throw err;
+    }
   }
 
   json(call: Call): Promise<unknown> {

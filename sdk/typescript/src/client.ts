@@ -105,9 +105,8 @@ export class Cove {
   /** Destroys a sandbox. Returns whether there was one. */
   async kill(idOrName: string, options: CallOptions = {}): Promise<boolean> {
     const there = (await this.list(options)).some((info) => info.id === idOrName || info.name === idOrName);
-    const box = new Box(this.#transport, idOrName);
-    await box.json(box.call("remove", "DELETE", "", options));
-    return there;
+    const known = await new Box(this.#transport, idOrName).remove(options.signal);
+    return there && known;
   }
 
   /** Yields what happens to sandboxes, until the signal fires or the daemon stops, which is an error. */

@@ -53,8 +53,8 @@ export class Lease {
   }
 
   async remove(signal?: AbortSignal): Promise<void> {
-    this.release();
-    await this.#box.json(this.#box.call("remove", "DELETE", "", { signal }));
+    // Released last: an exit in the meantime has the reaper do it.
+    await this.#box.remove(signal).finally(() => this.release());
   }
 
   async #renew(signal: AbortSignal = AbortSignal.timeout(renewMs / 2)): Promise<void> {
@@ -119,6 +119,8 @@ function onSignal(signal: NodeJS.Signals): void {
     return;
   }
   leaving = true;
+  // Whatever the program makes of its sandboxes' end, it is the signal that ended it.
+  process.once("exit", die);
   void removeAll().finally(die);
 }
 

@@ -131,7 +131,7 @@ export class Sandbox {
       return;
     }
     await this.#closeForwards();
-    await this.#box.json(this.#box.call("remove", "DELETE", "", options));
+    await this.#box.remove(options.signal);
     this.#lease?.release();
     this.#lease = undefined;
     this.#box.killed = true;

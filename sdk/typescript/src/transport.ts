@@ -266,19 +266,31 @@ async function sendBody(
     return;
   }
   if (!stopped) {
-    // What the source throws is the cause of whatever follows, and a body that is cut off
-    // is not taken for a whole one.
-    for await (const piece of data as AsyncIterable<Uint8Array>) {
-      if (stopped) {
-        break;
-      }
-      if (!request.write(piece)) {
-        await Promise.race([once(request, "drain").catch(() => undefined), stop]);
-      }
-    }
+    await pour(data as AsyncIterable<Uint8Array>, request, stop, () => stopped);
   }
   if (!stopped) {
     request.end();
+  }
+}
+
+/** Sends what a source yields. What it throws is the cause of whatever follows, and a body that is cut off is not taken for a whole one. */
+async function pour(data: AsyncIterable<Uint8Array>, request: http.ClientRequest, stop: Promise<void>, stopped: () => boolean): Promise<void> {
+  const source = data[Symbol.asyncIterator]();
+  for (;;) {
+    const next = source.next();
+    // A source may block for ever. Nobody waits for it when the request is over.
+    const piece = await Promise.race([next, stop]);
+    if (piece === undefined || stopped()) {
+      next.catch(() => undefined);
+      source.return?.().catch(() => undefined);
+      return;
+    }
+    if (piece.done) {
+      return;
+    }
+    if (!request.write(piece.value)) {
+      await Promise.race([once(request, "drain").catch(() => undefined), stop]);
+    }
   }
 }
 
