@@ -209,6 +209,36 @@ func TestTheNextHostKnowsTheWayOut(t *testing.T) {
 	}
 }
 
+func TestT69ASandboxReachesThoseOfItsOwnerAlone(t *testing.T) {
+	r := newRig(t, Options{Network: newOutside().options(t)})
+	for _, owner := range []string{"ann", "bob"} {
+		if _, err := r.Create(As(t.Context(), Caller{Owner: owner}), cove.Spec{Name: owner + "s"}, CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := r.Create(As(t.Context(), Caller{Owner: "ann"}), cove.Spec{Network: cove.Network{Allow: []string{"sandbox:anns:80", "sandbox:bobs:80"}}}, CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent := r.world.find(s.ID()).agent
+	conn, code := agent.ask(t, wire.EgressRequest{Kind: wire.EgressConnect, Name: "anns.sandbox", Port: 80})
+	if code != wire.EgressOK {
+		t.Fatalf("its owner's other sandbox: %s", code)
+	}
+	said := make([]byte, 4)
+	if _, err := io.WriteString(conn, "echo"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, said); err != nil || string(said) != "echo" {
+		t.Errorf("the port says %q, %v", said, err)
+	}
+	for name, port := range map[string]int{"bobs.sandbox": 80, "anns.sandbox": 81, "nobodys.sandbox": 80} {
+		if _, code := agent.ask(t, wire.EgressRequest{Kind: wire.EgressConnect, Name: name, Port: port}); code == wire.EgressOK && port != 80 {
+			t.Errorf("%s:%d is reached", name, port)
+		}
+	}
+}
+
 func TestNetworksThatCantBe(t *testing.T) {
 	r := newRig(t, Options{Network: newOutside().options(t)})
 	if _, err := r.SetSecret(t.Context(), "STORED", cove.SecretInput{Value: token, Hosts: []string{"api.example.org"}}); err != nil {
