@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -299,6 +301,29 @@ func tarOf(t *testing.T, files map[string]string) []byte {
 	return content.Bytes()
 }
 
+// TestARealPip installs a package from where this machine's own pip does, by the preset of
+// that name, and does not without.
+func TestARealPip(t *testing.T) {
+	eachRuntime(t, func(t *testing.T, runtime string) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		here := exec.CommandContext(ctx, "python3", "-m", "pip", "download", "-q", "--no-deps", "-d", t.TempDir(), "six")
+		here.WaitDelay = time.Second
+		if output, err := here.CombinedOutput(); err != nil {
+			t.Skipf("this machine's own pip reaches no index: %v: %s", err, output)
+		}
+		w := newWorld(t, runtime)
+		const install = "pip install -q --disable-pip-version-check --retries 0 --no-deps --target /tmp/p six && PYTHONPATH=/tmp/p python3 -c 'import six; print(six.__name__)'"
+		if output, err := w.command(t, "run", "--allow", "pip", "--", "sh", "-c", install).CombinedOutput(); err != nil || !strings.Contains(string(output), "six") {
+			t.Errorf("with the preset: %v: %s", err, output)
+		}
+		output, err := w.command(t, "run", "--", "sh", "-c", install).CombinedOutput()
+		if err == nil || !strings.Contains(string(output), "--allow pip") {
+			t.Errorf("without: %v: %s", err, output)
+		}
+	})
+}
+
 // TestNothingGetsOut has a hostile program try every way out there is. The oracle is the
 // wire: it carries what a rule allows, and nothing else.
 func TestNothingGetsOut(t *testing.T) {
@@ -308,19 +333,19 @@ func TestNothingGetsOut(t *testing.T) {
 			name string
 			args []string
 		}{
-			{"T61 T62 with no network", nil},
-			{"T62 T63 T64 T66 with one name allowed", []string{"--allow", "api.outer.test:443"}},
+			{"T61 T62 T67 T70 with no network", nil},
+			{"T62 T63 T64 T66 T67 T70 with one name allowed", []string{"--allow", "api.outer.test:443"}},
 			{"T71 for root with one name allowed", []string{"--user", "root", "--allow", "api.outer.test:443"}},
 			{"T63 T64 T65 T68 with everything public", []string{"--network", "open", "--deny", "evil.outer.test", "--deny", "*.evil.outer.test"}},
 		} {
+			if slices.Contains(c.args, "root") && !strings.Contains(runtime, "gvisor") {
+				continue // root inside is for runtimes with a kernel of their own
+			}
 			t.Run(c.name, func(t *testing.T) {
-				if slices.Contains(c.args, "root") && !strings.Contains(runtime, "gvisor") {
-					t.Skip("root inside is for runtimes with a kernel of their own")
-				}
 				t.Parallel()
 				m := onMachine(t, newInternet(t), runtime, "")
 				id := m.create(t, c.args...)
-				attacks := m.command(t, "exec", "-i", "--timeout", "120s", id, "--", "python3", "-")
+				attacks := m.command(t, "exec", "-i", "--timeout", "120s", id, "--", "python3", "-", abstractSocket(t))
 				attacks.Stdin = strings.NewReader(attackScript)
 				output, err := attacks.CombinedOutput()
 				if err != nil || !strings.Contains(string(output), "all tried") {
@@ -330,6 +355,32 @@ func TestNothingGetsOut(t *testing.T) {
 			})
 		}
 	})
+}
+
+// abstractSocket listens on a socket without a file, in the namespace of this process,
+// which a sandbox must not share; the test fails when somebody connects. It returns the
+// socket's name.
+func abstractSocket(t *testing.T) string {
+	t.Helper()
+	name := fmt.Sprintf("cove-canary-%d-%s", os.Getpid(), rand.Text())
+	listener, err := net.Listen("unix", "@"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Error("a socket without a file was reached")
+			_ = conn.Close()
+		}
+	}()
+	t.Cleanup(func() { _ = listener.Close(); <-done })
+	return name
 }
 
 // checkWire compares what arrived in the world with what the rules allow.
@@ -365,7 +416,7 @@ func (m *machine) checkWire(t *testing.T, output string, rules []string) {
 
 // attackScript tries one way after another, and says what came of each.
 var attackScript = fmt.Sprintf(`
-import socket, ssl, struct, subprocess, os, urllib.request
+import socket, ssl, struct, subprocess, sys, urllib.request
 socket.setdefaulttimeout(2)
 
 def attempt(name, f):
@@ -413,6 +464,7 @@ for host, port in [("8.8.8.8", 123), ("%[1]s", 9), ("255.255.255.255", 67), ("22
 for kind, protocol in [(socket.SOCK_RAW, socket.IPPROTO_ICMP), (socket.SOCK_DGRAM, socket.IPPROTO_ICMP), (socket.SOCK_RAW, socket.IPPROTO_RAW), (socket.SOCK_RAW, 255), (socket.SOCK_STREAM, 132)]:
     attempt("socket %%s %%s" %% (kind, protocol), lambda: socket.socket(socket.AF_INET, kind, protocol).sendto(b"\x08\x00\xf7\xff\x00\x00\x00\x00", ("8.8.8.8", 0)))
 attempt("packet socket", lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 3).send(b"x" * 64))
+attempt("a socket without a file", lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM).connect("\0" + sys.argv[1]) or "REACHED")
 attempt("vsock", lambda: socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).connect((2, 1024)))
 attempt("SNI of another", lambda: context.wrap_socket(socket.create_connection(("api.outer.test", 443)), server_hostname="api.outer.test").version() and "a connection to the allowed name")
 for port in (80, 22, 8443):
