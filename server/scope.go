@@ -41,6 +41,10 @@ func scopes() map[string]cove.Scope {
 
 		"DELETE /v1/images/{reference}": cove.ScopeAdmin,
 
+		"POST /mcp":   cove.ScopeRun,
+		"GET /mcp":    cove.ScopeRun,
+		"DELETE /mcp": cove.ScopeRun,
+
 		"GET /v1/sandboxes":     cove.ScopeRead,
 		"POST /v1/sandboxes":    cove.ScopeRun,
 		"POST /v1/run":          cove.ScopeRun,

@@ -62,11 +62,13 @@ func (s *Server) serve(ctx context.Context, listener net.Listener, server *http.
 	select {
 	case err := <-ended:
 		s.stop()
+		s.mcp.Close()
 		cancelRequests()
 		return errors.Join(err, active.drain())
 	case <-ctx.Done():
 	}
 	s.stop()
+	s.mcp.Close()
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.options.Grace)
 	defer cancel()
 	if server.Shutdown(grace) != nil || !active.idleWithin(grace) {

@@ -21,6 +21,7 @@ import (
 	"github.com/covehq/cove/key"
 	"github.com/covehq/cove/run"
 	"github.com/covehq/cove/sandbox"
+	"github.com/covehq/cove/server/mcp"
 )
 
 // Options configures a Server. Everything but Host may be left out.
@@ -75,6 +76,7 @@ type Server struct {
 	origins *http.CrossOriginProtection
 	ports   *httputil.ReverseProxy
 	metrics *metrics
+	mcp     *mcp.HTTP
 
 	runs         *run.Runner
 	previews     *PreviewOptions        // nil without any
@@ -111,6 +113,7 @@ func New(o Options) *Server {
 	config.Transformers = []huma.Transformer{transformError}
 	s.api = humago.New(recorder{s}, config)
 	s.api.UseMiddleware(s.adapt)
+	s.mcp = s.newMCP()
 	s.register()
 	tidyOpenAPI(s.api.OpenAPI())
 	return s
@@ -150,6 +153,7 @@ func (s *Server) register() {
 	s.registerKeys()
 	s.registerImages()
 	s.registerRuntimes()
+	s.registerMCP()
 	s.registerEvents()
 	s.registerHealth()
 	s.registerMetrics()

@@ -122,35 +122,34 @@ const idleSession = 30 * time.Minute
 type HTTP struct {
 	*Server
 	handler http.Handler
-	given   func(*http.Request) (Session, error)
-	fail    func(http.ResponseWriter, *http.Request, error)
 }
 
-// NewHTTP returns a handler of streamable HTTP. given says what a client gets that begins
-// a session by a request, and whose a request is; fail answers one with an error.
+// NewHTTP returns a Server of streamable HTTP.
 //
 // It speaks the versions of the protocol that have sessions, up to 2025-11-25: one of a
 // version without has no end, at which its sandbox could be removed. Clients of later
 // versions fall back to these.
-func NewHTTP(o Options, given func(*http.Request) (Session, error), fail func(http.ResponseWriter, *http.Request, error)) *HTTP {
+func NewHTTP(o Options) *HTTP {
 	s := build(o, []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"})
-	return &HTTP{Server: s, given: given, fail: fail, handler: sdk.NewStreamableHTTPHandler(
+	return &HTTP{Server: s, handler: sdk.NewStreamableHTTPHandler(
 		func(*http.Request) *sdk.Server { return s.server },
 		&sdk.StreamableHTTPOptions{SessionTimeout: idleSession, MaxRequestBodyBytes: maxMessage, Logger: o.Logger},
 	)}
 }
 
-// ServeHTTP answers one request of the protocol.
-func (h *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	given, err := h.given(r)
-	if err == nil {
-		err = h.admit(r.Header.Get("Mcp-Session-Id"), given.Owner)
+// Admit returns what answers a request, which may begin a session that is given this. It
+// refuses who speaks in the session of another owner.
+func (h *HTTP) Admit(r *http.Request, given Session) (http.Handler, error) {
+	id := r.Header.Get("Mcp-Session-Id")
+	if err := h.admit(id, given.Owner); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		h.fail(w, r, err)
-		return
-	}
-	h.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), sessionKey{}, given)))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodDelete {
+			h.cancel(id)
+		}
+		h.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), sessionKey{}, given)))
+	}), nil
 }
 
 // maxSessions bounds the sessions at a time.
@@ -175,6 +174,17 @@ func (s *Server) admit(id, owner string) error {
 	return nil
 }
 
+// cancel ends the calls of a session that are in progress.
+func (s *Server) cancel(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, session := range s.sessions {
+		if at.ID() == id {
+			session.stop()
+		}
+	}
+}
+
 // enter notes a session at its first message.
 func (s *Server) enter(next sdk.MethodHandler) sdk.MethodHandler {
 	return func(ctx context.Context, method string, r sdk.Request) (sdk.Result, error) {
@@ -182,9 +192,14 @@ func (s *Server) enter(next sdk.MethodHandler) sdk.MethodHandler {
 		if !ok {
 			return nil, errors.New("not a session of a server")
 		}
-		if _, err := s.session(ctx, at); err != nil {
+		session, err := s.session(ctx, at)
+		if err != nil {
 			return nil, err
 		}
+		// The implementation waits for the calls in progress when a session ends.
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(session.life, cancel)()
 		return next(ctx, method, r)
 	}
 }
@@ -206,6 +221,7 @@ func (s *Server) session(ctx context.Context, at *sdk.ServerSession) (*session, 
 	ctx = context.WithoutCancel(ctx) // for whom it is, and not for how long
 	s.group.Go(func() {
 		_ = at.Wait()
+		fresh.stop()
 		fresh.end(ctx)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -219,7 +235,8 @@ func (s *Server) Close() {
 	s.mu.Lock()
 	s.closed = true
 	var open []*sdk.ServerSession
-	for at := range s.sessions {
+	for at, session := range s.sessions {
+		session.stop()
 		open = append(open, at)
 	}
 	s.mu.Unlock()

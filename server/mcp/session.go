@@ -23,6 +23,8 @@ type session struct {
 	daemon Daemon
 	given  Session
 
+	life  context.Context // ends when the session is to end
+	stop  context.CancelFunc
 	gate  chan struct{} // held while sandboxes are made and removed; guards what follows
 	own   string        // id of the sandbox that tools use; "" before the first use
 	made  []string      // ids to be removed at the end
@@ -30,7 +32,9 @@ type session struct {
 }
 
 func newSession(daemon Daemon, given Session) *session {
-	return &session{daemon: daemon, given: given, gate: make(chan struct{}, 1)}
+	s := &session{daemon: daemon, given: given, gate: make(chan struct{}, 1)}
+	s.life, s.stop = context.WithCancel(context.Background())
+	return s
 }
 
 // lock waits for the gate.
