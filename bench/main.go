@@ -33,6 +33,7 @@ func run(ctx context.Context) error {
 	rounds := flag.Int("n", 15, "rounds of each slow measurement; quick ones take twenty times as many")
 	out := flag.String("out", "bench/results", "directory for the table; empty: only print it")
 	runtimes := flag.String("runtimes", "gvisor,runc", "runtimes to measure")
+	only := flag.String("only", "", "one part to measure: runtimes, network, images, memory or engine")
 	flag.Parse()
 
 	b := &bench{rounds: *rounds, table: newTable()}
@@ -40,22 +41,23 @@ func run(ctx context.Context) error {
 		return err
 	}
 	defer b.stop()
-	for name := range strings.SplitSeq(*runtimes, ",") {
-		if err := b.runtime(ctx, name); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+	parts := []struct {
+		name    string
+		measure func(context.Context) error
+	}{
+		{"runtimes", func(ctx context.Context) error { return b.eachRuntime(ctx, *runtimes) }},
+		{"network", func(ctx context.Context) error { return b.network(ctx, *runtimes) }},
+		{"images", b.images},
+		{"memory", b.daemonMemory},
+		{"engine", b.engine},
+	}
+	for _, part := range parts {
+		if *only != "" && *only != part.name {
+			continue
 		}
-	}
-	if err := b.network(ctx, *runtimes); err != nil {
-		return err
-	}
-	if err := b.images(ctx); err != nil {
-		return err
-	}
-	if err := b.daemonMemory(ctx); err != nil {
-		return err
-	}
-	if err := b.engine(ctx); err != nil {
-		return err
+		if err := part.measure(ctx); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
 	}
 	text := b.table.markdown()
 	fmt.Print(text)
@@ -142,6 +144,16 @@ func (b *bench) stop() {
 	if err := os.RemoveAll(b.dir); err != nil {
 		fmt.Fprintln(os.Stderr, "bench: left behind:", err)
 	}
+}
+
+// eachRuntime measures runtimes one after the other.
+func (b *bench) eachRuntime(ctx context.Context, runtimes string) error {
+	for name := range strings.SplitSeq(runtimes, ",") {
+		if err := b.runtime(ctx, name); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // runtime measures everything on one runtime.

@@ -21,6 +21,7 @@ import (
 
 // reached is what bench/reach found, on one way to the site.
 type reached struct {
+	Lookup   samples `json:"lookup"`
 	Connect  samples `json:"connect"`
 	Get      samples `json:"get"`
 	Download float64 `json:"download"`
@@ -76,7 +77,8 @@ func (b *bench) networkRows(name string, direct, untouched, opened reached) {
 	if name != "gvisor" {
 		connect, rate = 500*time.Microsecond, 600
 	}
-	b.table.within("connect by name, first byte back", name, untouched.Connect, direct.Connect, "host", connect)
+	b.table.note("%s looked a name up in %v.", name, untouched.Lookup)
+	b.table.within("connect, first byte back", name, untouched.Connect, direct.Connect, "host", connect)
 	b.table.within("GET on a kept connection", name, untouched.Get, direct.Get, "host", direct.Get.median()+time.Millisecond)
 	b.table.within("GET on a kept connection, opened TLS", name, opened.Get, direct.Get, "host", direct.Get.median()+3*time.Millisecond)
 	for _, r := range []struct {

@@ -102,9 +102,9 @@ func (t *table) markdown() string {
 		}
 	}
 	if len(t.ways) > 0 {
-		b.WriteString("\nTo one server, by one program, side by side:\n\n| way | from | connect | GET | 500 MB down | 500 MB up |\n|---|---|---|---|---|---|\n")
+		b.WriteString("\nTo one server, by one program, side by side:\n\n| way | from | lookup | connect | GET | 500 MB down | 500 MB up |\n|---|---|---|---|---|---|---|\n")
 		for _, by := range t.ways {
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %.0f MB/s | %.0f MB/s |\n", by.name, by.runtime, by.found.Connect, by.found.Get, by.found.Download/1e6, by.found.Upload/1e6)
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %.0f MB/s | %.0f MB/s |\n", by.name, by.runtime, by.found.Lookup, by.found.Connect, by.found.Get, by.found.Download/1e6, by.found.Upload/1e6)
 		}
 	}
 	for _, note := range t.notes {

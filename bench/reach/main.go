@@ -21,7 +21,8 @@ import (
 
 // result is what is printed. Times are in nanoseconds.
 type result struct {
-	Connect  []time.Duration `json:"connect"`  // a name looked up, connected, and the first byte back
+	Lookup   []time.Duration `json:"lookup"`   // of the name
+	Connect  []time.Duration `json:"connect"`  // to its address, until the first byte is back
 	Get      []time.Duration `json:"get"`      // a small reply on a kept connection
 	Download float64         `json:"download"` // bytes a second
 	Upload   float64         `json:"upload"`
@@ -50,7 +51,7 @@ func run() error {
 	}
 	var r result
 	if *echo != "" {
-		if r.Connect, err = connect(*echo, *rounds); err != nil {
+		if r.Lookup, r.Connect, err = connect(*echo, *rounds); err != nil {
 			return err
 		}
 		if r.Open, err = hold(*echo, *open); err != nil {
@@ -108,20 +109,28 @@ func ping(address string) (net.Conn, error) {
 	return conn, nil
 }
 
-func connect(address string, rounds int) ([]time.Duration, error) {
-	var took []time.Duration
+func connect(address string, rounds int) (lookups, connects []time.Duration, err error) {
+	name, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, nil, err
+	}
 	for i := range rounds + 5 {
 		at := time.Now()
-		conn, err := ping(address)
+		found, err := net.LookupHost(name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
+		}
+		known := time.Now()
+		conn, err := ping(net.JoinHostPort(found[0], port))
+		if err != nil {
+			return nil, nil, err
 		}
 		if i >= 5 {
-			took = append(took, time.Since(at))
+			lookups, connects = append(lookups, known.Sub(at)), append(connects, time.Since(known))
 		}
 		_ = conn.Close()
 	}
-	return took, nil
+	return lookups, connects, nil
 }
 
 // hold opens connections and keeps all of them open until each has answered.
