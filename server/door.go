@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/time/rate"
 
@@ -32,11 +34,14 @@ type DoorOptions struct {
 	KeyRate float64
 	// MaxConnections bounds the open connections; further ones are closed. Default 8192.
 	MaxConnections int64
+	// BodyPatience is how long a body may take beyond a second for each KiB. Default 30 s.
+	BodyPatience time.Duration
 }
 
 const (
 	defaultKeyRate        = 500
 	defaultMaxConnections = 8192
+	defaultBodyPatience   = 30 * time.Second
 	// keyShare is the part of MaxRequests that one key may have in progress.
 	keyShare = 4
 	// An address may fail so often to show a key in a second, and so often at once.
@@ -57,12 +62,9 @@ type door struct {
 }
 
 func newDoor(o DoorOptions, maxRequests int64) *door {
-	if o.KeyRate == 0 {
-		o.KeyRate = defaultKeyRate
-	}
-	if o.MaxConnections == 0 {
-		o.MaxConnections = defaultMaxConnections
-	}
+	o.KeyRate = cmp.Or(o.KeyRate, defaultKeyRate)
+	o.MaxConnections = cmp.Or(o.MaxConnections, defaultMaxConnections)
+	o.BodyPatience = cmp.Or(o.BodyPatience, defaultBodyPatience)
 	d := &door{
 		DoorOptions: o, hosts: []string{"localhost"}, scopes: scopes(),
 		rates:    newLimiters(rate.Limit(o.KeyRate), max(1, int(2*o.KeyRate)), mostLimited),
@@ -109,7 +111,7 @@ func (s *Server) serveDoor(w http.ResponseWriter, r *http.Request) {
 		info.client = s.door.client(r)
 		pattern, handle := s.match(r)
 		info.route = pattern
-		body := &paced{ReadCloser: r.Body, controller: reply.controller, patience: bodyPatience}
+		body := &paced{ReadCloser: r.Body, controller: reply.controller, patience: s.door.BodyPatience, late: &info.late}
 		defer body.leave(reply, r)
 		if !unpaced(pattern) {
 			r.Body = body

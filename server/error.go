@@ -45,6 +45,10 @@ func newProblem(ctx context.Context, err error) *problem {
 // describe returns err as the API shows it. An internal error is logged whole and shown
 // short: its text may name paths of the host.
 func describe(ctx context.Context, err error) httpapi.ErrorBody {
+	info := infoOf(ctx)
+	if info.late.Load() {
+		return httpapi.ErrorBody{Code: cove.Timeout, Message: "the body did not arrive in time", Hint: "send it faster"}
+	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		return httpapi.ErrorBody{Code: cove.Unavailable, Message: "the request was cancelled", Hint: "try again"}
 	}
@@ -52,7 +56,6 @@ func describe(ctx context.Context, err error) httpapi.ErrorBody {
 	if body.Code != cove.Internal {
 		return body
 	}
-	info := infoOf(ctx)
 	info.log.ErrorContext(ctx, "internal error", "request_id", info.id, "route", info.route, "error", err.Error())
 	return internalError(ctx)
 }

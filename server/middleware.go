@@ -10,6 +10,7 @@ import (
 	"path"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/covehq/cove"
@@ -24,6 +25,7 @@ type requestInfo struct {
 	at     string       // the path as the log has it; "" for the path
 	key    string       // name of the key that it was made with
 	client string       // its address; "" for that of the connection
+	late   atomic.Bool  // its body did not arrive in time, whatever became of that
 }
 
 type requestKey struct{}

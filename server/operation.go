@@ -112,11 +112,12 @@ type body struct {
 	controller *http.ResponseController
 }
 
-// Read reads a piece. At the end, or an error, the deadline is taken back, since it would
-// also end the server's watch for a client that goes away.
+// Read reads a piece. At the end the deadline is taken back, since it would also end the
+// server's watch for a client that goes away. After an error it stays: net/http reads what
+// is left of a body before it answers.
 func (b *body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	if err != nil {
+	if err == io.EOF {
 		_ = b.controller.SetReadDeadline(time.Time{})
 	}
 	return n, err
