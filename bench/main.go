@@ -59,6 +59,9 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", part.name, err)
 		}
 	}
+	if err := b.python(ctx); err != nil {
+		return err
+	}
 	text := b.table.markdown()
 	fmt.Print(text)
 	if *out == "" {

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from .errors import ForbiddenError, InvalidError, UnavailableError
 
@@ -35,7 +32,9 @@ def locate(url: str | None) -> Address:
         raise TypeError(f"url must be str, not {type(url).__name__}")
     url = url or os.environ.get("COVE_URL")
     if not url:
-        return Address("http://cove", str(state_dir() / "cove.sock"), ours=True)
+        return Address("http://cove", os.path.join(state_dir(), "cove.sock"), ours=True)
+    from urllib.parse import unquote, urlsplit
+
     parts = urlsplit(url)
     if parts.scheme == "unix" and not parts.netloc and parts.path:
         return Address("http://cove", unquote(parts.path))
@@ -52,26 +51,28 @@ def _invalid(url: str) -> InvalidError:
     )
 
 
-def state_dir() -> Path:
+def state_dir() -> str:
     """Returns the directory of this user's daemon, as the cove program finds it."""
     environ = os.environ
     if environ.get("COVE_STATE_DIR"):
-        return Path(environ["COVE_STATE_DIR"]).absolute()
+        return os.path.abspath(environ["COVE_STATE_DIR"])
     if os.geteuid() == 0:
-        return Path("/run/cove")
+        return "/run/cove"
     if environ.get("XDG_RUNTIME_DIR", "").startswith("/"):
-        return Path(environ["XDG_RUNTIME_DIR"], "cove")
+        return os.path.join(environ["XDG_RUNTIME_DIR"], "cove")
     if environ.get("COVE_DATA_DIR"):
-        data = Path(environ["COVE_DATA_DIR"]).absolute()
+        data = os.path.abspath(environ["COVE_DATA_DIR"])
     elif environ.get("XDG_DATA_HOME", "").startswith("/"):
-        data = Path(environ["XDG_DATA_HOME"], "cove")
+        data = os.path.join(environ["XDG_DATA_HOME"], "cove")
     else:
-        data = Path(environ.get("HOME", "/"), ".local", "share", "cove")
-    return data / "run"
+        data = os.path.join(environ.get("HOME", "/"), ".local", "share", "cove")
+    return os.path.join(data, "run")
 
 
 def trust(address: Address) -> None:
     """Refuses a socket in a directory where somebody else could have put one."""
+    import stat
+
     directory = os.path.dirname(address.socket)
     try:
         info = os.lstat(directory)
@@ -90,9 +91,9 @@ def program() -> str:
     chosen = os.environ.get("COVE_BIN")
     if chosen:
         return os.path.join(chosen, "cove") if os.path.isdir(chosen) else chosen
-    packaged = Path(__file__).with_name("_bin") / "cove"
-    if packaged.is_file():
-        return str(packaged)
+    packaged = os.path.join(os.path.dirname(os.path.abspath(__file__)), "_bin", "cove")
+    if os.path.isfile(packaged):
+        return packaged
     import shutil
 
     found = shutil.which("cove")

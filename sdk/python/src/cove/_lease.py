@@ -9,7 +9,6 @@ users: a blocked event loop does not lose a sandbox, and nothing of it is used a
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import threading
 import time
@@ -81,7 +80,7 @@ class Keeper:
 
     def _renew(self, lease: Lease) -> bool:
         try:
-            status = _send(lease, "PATCH", json.dumps({"ttl": lease.ttl()}))
+            status = _send(lease, "PATCH", f'{{"ttl": {lease.ttl()}}}')
         except OSError:
             return False
         if status in (404, 410):

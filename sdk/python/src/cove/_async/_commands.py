@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union, overload
 
@@ -125,7 +125,7 @@ class AsyncCommands:
         body["max_output"] = max_output
         if stdin:
             data = stdin.encode() if isinstance(stdin, str) else stdin
-            body["stdin"] = base64.b64encode(data).decode()
+            body["stdin"] = binascii.b2a_base64(data, newline=False).decode()
         body["encoding"] = "base64"
         result = await self._run(spec.drop_none(body), timeout, on_stdout, on_stderr)
         return result.check() if check else result
@@ -408,7 +408,7 @@ def _result(data: Any) -> CommandResult:
 
 def _bytes(text: object, coded: bool) -> bytes:
     data = str(text or "")
-    return base64.b64decode(data) if coded else data.encode()
+    return binascii.a2b_base64(data) if coded else data.encode()
 
 
 def _text(name: str, value: object) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal, Union, overload
@@ -266,8 +265,6 @@ def _content(data: Any) -> Any:
         return data.encode()
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
-    if isinstance(data, io.BytesIO):
-        return data.read()
     return upload(_pieces(data))
 
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from .. import _lease
 from .. import _spec as spec
@@ -504,5 +503,7 @@ _Decisions = list[NetworkEvent]
 
 
 def _sandbox_path(id: str) -> str:
+    from urllib.parse import quote
+
     # Such a path segment would be lost on the way; no sandbox is called so.
     return "/v1/sandboxes/" + (quote(id, safe="") if id not in ("", ".", "..") else "-")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from .. import _spec as spec
 from .._model import parse, parse_list
@@ -116,5 +115,7 @@ _Secrets = list[SecretInfo]
 
 
 def _path(name: str) -> str:
+    from urllib.parse import quote
+
     spec.check("name", name, str)
     return "/v1/secrets/" + (quote(name, safe="") if name not in ("", ".", "..") else "-")
