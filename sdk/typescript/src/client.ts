@@ -4,6 +4,7 @@ import { Box, segment } from "./box.js";
 import { InvalidError } from "./errors.js";
 import { follow } from "./follow.js";
 import { leaseMs } from "./lease.js";
+import { inParallel, oneShot, type RunRequest, type RunResult } from "./run.js";
 import { Sandbox } from "./sandbox.js";
 import { Transport, type ConnectionOptions } from "./transport.js";
 import type {
@@ -117,6 +118,16 @@ export class Cove {
     }, options.noFollow ?? false);
   }
 
+  /** Runs commands in a sandbox of their own: files in, commands, and what they changed out. */
+  run(request: RunRequest, options: CallOptions = {}): Promise<RunResult> {
+    return oneShot(this.#transport, request, options.signal);
+  }
+
+  /** Does several runs, some at the same time (default 4), and settles each. One for which the host has no room now is tried again. */
+  runParallel(requests: readonly RunRequest[], options: CallOptions & { concurrency?: number } = {}): Promise<PromiseSettledResult<RunResult>[]> {
+    return inParallel(this.#transport, requests, options.concurrency ?? 4, options.signal);
+  }
+
   /** What the daemon is. */
   async version(options: CallOptions = {}): Promise<Build> {
     return fromWire(await this.#get("version", "/v1/version", options));
@@ -174,7 +185,8 @@ export class Secrets {
   }
 }
 
-function specOf(options: CreateOptions): Spec {
+/** @internal The spec that options ask for, without its time to live. */
+export function specOf(options: CreateOptions): Spec {
   const {
     network, secrets, envs, cwd, metadata, timeoutMs: _life, idleTimeoutMs, commandTimeoutMs, keep: _keep, reuse: _reuse,
     idempotencyKey: _key, signal: _signal, limits, ...rest

@@ -51,7 +51,8 @@ export class Collector {
         await this.#tell(name, rest, new Uint8Array(0));
       }
     }
-    return new CommandResult(pid, exit, this.#stdout, this.#stderr);
+    const stdout = this.#stdout.bytes(), stderr = this.#stderr.bytes();
+    return new CommandResult(pid, exit, stdout, stderr, this.#stdout.truncated || this.#stderr.truncated);
   }
 
   async #tell(name: "stdout" | "stderr", text: string, data: Uint8Array): Promise<void> {

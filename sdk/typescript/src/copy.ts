@@ -1,5 +1,5 @@
 import { constants, type Stats } from "node:fs";
-import { chmod, link, lstat, lutimes, mkdir, open, opendir, readlink, symlink, unlink, utimes, type FileHandle } from "node:fs/promises";
+import { chmod, link, lstat, lutimes, mkdir, open, opendir, readlink, rmdir, symlink, unlink, utimes, type FileHandle } from "node:fs/promises";
 import { join, posix, resolve, sep } from "node:path";
 
 import type { ByteSource } from "./bytes.js";
@@ -251,6 +251,32 @@ class Unpacker {
       }
       throw err;
     }
+  }
+}
+
+/** Removes a file, or a directory that is empty, below a root; nothing is followed on the way, and what is not there is fine. */
+export async function removeBelow(root: string, name: string): Promise<void> {
+  const clean = posix.normalize(name);
+  if (clean === "." || !isLocal(name)) {
+    return;
+  }
+  let path = resolve(root);
+  for (const part of posix.dirname(clean).split("/")) {
+    path = join(path, part);
+    if (!(await lstat(path).catch(() => undefined))?.isDirectory()) {
+      return;
+    }
+  }
+  path = join(path, posix.basename(clean));
+  const info = await lstat(path).catch(() => undefined);
+  if (info?.isDirectory()) {
+    await rmdir(path).catch((err: NodeJS.ErrnoException) => {
+      if (err.code !== "ENOTEMPTY" && err.code !== "EEXIST") {
+        throw err; // what else is in it stays, and so does it
+      }
+    });
+  } else if (info !== undefined) {
+    await unlink(path);
   }
 }
 

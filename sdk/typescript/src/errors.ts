@@ -24,6 +24,8 @@ export interface ErrorDetails {
   exitCode?: number | undefined;
   /** HTTP status, where a daemon answered. */
   status?: number | undefined;
+  /** When to try again, where the daemon said so. */
+  retryAfterMs?: number | undefined;
   /** The error beneath. */
   cause?: unknown;
 }
@@ -36,6 +38,7 @@ export class CoveError extends Error {
   readonly reason: string | undefined;
   readonly exitCode: number | undefined;
   readonly status: number | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(code: string, message: string, details: ErrorDetails = {}) {
     const text = details.hint ? `${message} (${details.hint})` : message;
@@ -46,6 +49,7 @@ export class CoveError extends Error {
     this.reason = details.reason;
     this.exitCode = details.exitCode;
     this.status = details.status;
+    this.retryAfterMs = details.retryAfterMs;
   }
 }
 
@@ -121,7 +125,7 @@ export function codeOfStatus(status: number): ErrorCode {
 }
 
 /** Makes the error that a daemon describes in a reply, a frame or an event. */
-export function errorOfBody(body: unknown, op: string, status?: number): CoveError {
+export function errorOfBody(body: unknown, op: string, status?: number, retryAfterMs?: number): CoveError {
   const at = typeof body === "object" && body !== null ? (body as Record<string, unknown>) : {};
   const text = (key: string): string | undefined => (typeof at[key] === "string" ? at[key] : undefined);
   const code = text("code") ?? (status === undefined ? "internal" : codeOfStatus(status));
@@ -131,6 +135,7 @@ export function errorOfBody(body: unknown, op: string, status?: number): CoveErr
     reason: text("cause"),
     exitCode: typeof at["exit_code"] === "number" ? at["exit_code"] : undefined,
     status,
+    retryAfterMs,
   });
 }
 

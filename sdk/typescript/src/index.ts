@@ -12,6 +12,7 @@ export { CommandExitError, CommandResult, type OutputChunk } from "./output.js";
 export type { OutputCallback } from "./collector.js";
 export { Files, WatchHandle, type FileEvent, type FileInfo, type FileOptions, type WatchOptions, type WriteEntry, type WriteOptions } from "./files.js";
 export { Pty, PtyHandle, type AttachOptions, type PtyOptions, type TerminalSize } from "./pty.js";
+export { RunCommandResult, run, runParallel, type Change, type RunRequest, type RunResult } from "./run.js";
 export { SandboxNetwork } from "./network.js";
 export type { Forward } from "./forward.js";
 export type { Input } from "./input.js";

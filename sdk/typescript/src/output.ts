@@ -21,15 +21,16 @@ export class CommandResult {
   #stdout: string | undefined;
   #stderr: string | undefined;
 
-  constructor(pid: number, exit: Exit, stdout: Excerpt, stderr: Excerpt) {
+  /** @internal */
+  constructor(pid: number, exit: Exit, stdout: Uint8Array, stderr: Uint8Array, truncated: boolean) {
     this.pid = pid;
     this.exitCode = exit.code;
     this.signal = exit.signal;
     this.timedOut = exit.timedOut;
-    this.truncated = stdout.truncated || stderr.truncated;
+    this.truncated = truncated;
     this.duration = exit.durationMs;
-    this.stdoutBytes = stdout.bytes();
-    this.stderrBytes = stderr.bytes();
+    this.stdoutBytes = stdout;
+    this.stderrBytes = stderr;
   }
 
   /** What it wrote, as text; bytes that are not UTF-8 are replaced. */
@@ -113,6 +114,7 @@ export class Excerpt {
     }
   }
 
+  /** What was kept. {@link truncated} is settled from then on. */
   bytes(): Uint8Array {
     this.#trim();
     const tail = this.#tail;

@@ -61,7 +61,7 @@ export class Transport {
   constructor(options: ConnectionOptions = {}) {
     this.#options = options;
     this.address = locate(options.url);
-    this.key = options.apiKey ?? (process.env["COVE_API_KEY"] || undefined);
+    this.key = (options.apiKey ?? process.env["COVE_API_KEY"]) || undefined;
     const agent = { keepAlive: true, timeout: idleMs, maxFreeSockets: 32 };
     this.#agent = this.address.base.protocol === "https:" ? new https.Agent(agent) : new http.Agent(agent);
   }
@@ -72,10 +72,10 @@ export class Transport {
   }
 
   /** Sends a call and decodes its JSON reply. */
-  async json(call: Call): Promise<unknown> {
+  async json(call: Call, most = maxReply): Promise<unknown> {
     const response = await this.send(call);
     try {
-      const data = await readAll(response, maxReply);
+      const data = await readAll(response, most);
       return data.length === 0 ? undefined : JSON.parse(new TextDecoder().decode(data));
     } catch (err) {
       call.signal?.throwIfAborted();
@@ -306,7 +306,8 @@ async function refusal(op: string, response: http.IncomingMessage): Promise<Cove
   } finally {
     response.destroy();
   }
-  return errorOfBody(body, op, status);
+  const seconds = Number(response.headers["retry-after"]);
+  return errorOfBody(body, op, status, Number.isFinite(seconds) ? seconds * 1000 : undefined);
 }
 
 /** Calls stop when the signal fires; the returned function ends that. */

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { spawn, type ChildProcess } from "node:child_process";
+import { execFileSync, spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -230,4 +230,9 @@ test("a signal that the program handles itself is the program's", async () => {
   await once(child, "exit");
   assert.match(said(), /alive/);
   assert.ok(!(await Sandbox.list()).some((info) => info.id === id));
+});
+
+test("the first example of the README prints 42", async () => {
+  const said = execFileSync(process.execPath, [new URL("./document-0.js", import.meta.url).pathname], { encoding: "utf8" });
+  assert.equal(said, "42\n");
 });

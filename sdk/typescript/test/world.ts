@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, statSync } from "node:fs";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { Socket } from "node:net";
 import { tmpdir } from "node:os";
@@ -42,14 +42,28 @@ export function program(): string {
 export class Daemon {
   readonly dir = mkdtempSync(join(tmpdir(), "cove-ts-"));
   readonly url = `unix://${join(this.dir, "state", "cove.sock")}`;
+  readonly #args: string[];
   #child: ReturnType<typeof spawn> | undefined;
+
+  constructor(args: string[] = []) {
+    this.#args = args;
+  }
+
+  /** Where it serves the network, with --listen. */
+  async address(): Promise<string> {
+    const read = (): string | undefined => /listen=(\S+)/.exec(readFileSync(join(this.dir, "log"), "utf8"))?.[1];
+    await until(() => read() !== undefined);
+    return `http://${read()}`;
+  }
 
   /** Starts it, unless it runs. */
   async start(): Promise<void> {
     if (this.#child?.exitCode === null && this.#child.signalCode === null) {
       return;
     }
-    const child = spawn(program(), ["serve", "--state-dir", join(this.dir, "state"), "--data-dir", join(this.dir, "data")], { stdio: "ignore" });
+    const log = openSync(join(this.dir, "log"), "a");
+    const child = spawn(program(), ["serve", "--state-dir", join(this.dir, "state"), "--data-dir", join(this.dir, "data"), ...this.#args], { stdio: ["ignore", log, log] });
+    closeSync(log);
     this.#child = child;
     const cove = new Cove({ url: this.url });
     await until(async () => {
