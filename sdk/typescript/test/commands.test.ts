@@ -24,11 +24,11 @@ test("a command's output, code and duration come back", async () => {
 
 test("environment, directory and user are the command's own, under both names", async () => {
   for (const options of [
-    { envs: { A: "é 'x'" }, cwd: "/tmp", user: "root" },
-    { env: { A: "é 'x'" }, workdir: "/tmp", user: "root" },
+    { envs: { A: "é 'x'" }, cwd: "/tmp", user: "1234:1234" },
+    { env: { A: "é 'x'" }, workdir: "/tmp", user: "1234:1234" },
   ]) {
     const result = await sandbox.commands.run('echo "$FROM $A $PWD $(id -u)"', options);
-    assert.equal(result.stdout, "spec é 'x' /tmp 0\n");
+    assert.equal(result.stdout, "spec é 'x' /tmp 1234\n");
   }
 });
 
