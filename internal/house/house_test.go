@@ -37,7 +37,7 @@ var mayImport = []struct {
 	{"client", []string{".", "client", "internal/httpapi"}},
 	{"server", []string{".", "server", "sandbox", "key", "run", "tools", "internal/httpapi"}},
 	{"server/mcp", []string{".", "tools"}},
-	{"server/daiv", []string{".", "run", "sandbox", "key"}},
+	{"server/daiv", []string{".", "run", "patch", "sandbox", "key", "internal/httpapi"}},
 	{"run", []string{".", "sandbox", "patch"}},
 	{"patch", []string{"."}},
 	{"sandbox", []string{".", "sandbox/driver", "guest/dial", "guest/wire", "store", "policy", "egress", "secret"}},
