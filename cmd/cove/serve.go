@@ -131,6 +131,7 @@ type doors struct {
 	socket  net.Listener
 	network door
 	shown   previews
+	daiv    net.Listener
 }
 
 func openDoors(ctx context.Context, o cli.ServeOptions, keys *key.Ring) (d doors, err error) {
@@ -138,6 +139,9 @@ func openDoors(ctx context.Context, o cli.ServeOptions, keys *key.Ring) (d doors
 		return d, err
 	}
 	if d.network, err = openDoor(ctx, o, keys); err != nil {
+		return d, errors.Join(err, d.close())
+	}
+	if d.daiv, err = openDaiv(ctx, o); err != nil {
 		return d, errors.Join(err, d.close())
 	}
 	if d.socket, err = o.Dirs.Listen(ctx); err != nil {
@@ -148,8 +152,10 @@ func openDoors(ctx context.Context, o cli.ServeOptions, keys *key.Ring) (d doors
 
 func (d doors) close() error {
 	err := errors.Join(d.network.close(), d.shown.close())
-	if d.socket != nil {
-		err = errors.Join(err, d.socket.Close())
+	for _, listener := range []net.Listener{d.daiv, d.socket} {
+		if listener != nil {
+			err = errors.Join(err, listener.Close())
+		}
 	}
 	return err
 }
@@ -185,7 +191,7 @@ func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, keys *k
 	api := server.New(server.Options{Host: host, Logger: o.Logger, Previews: at.shown.options, Keys: keys, Door: at.network.options, Spool: o.Dirs.Data})
 	// The end of one is the end of the others.
 	var group sync.WaitGroup
-	errs := make([]error, 3)
+	errs := make([]error, 4)
 	serve := func(i int, listener net.Listener, how func(context.Context, net.Listener) error) {
 		if listener == nil {
 			return
@@ -198,6 +204,15 @@ func answer(ctx context.Context, o cli.ServeOptions, host *sandbox.Host, keys *k
 	serve(0, at.socket, api.Serve)
 	serve(1, at.network.listener, api.ServeDoor)
 	serve(2, at.shown.listener, api.ServePreviews)
+	if at.daiv != nil {
+		compatible, err := newDaiv(o, host, keys)
+		if err != nil {
+			leave()
+			errs[3] = errors.Join(err, at.daiv.Close())
+		} else {
+			serve(3, at.daiv, compatible.Serve)
+		}
+	}
 	group.Wait()
 	return errors.Join(errs...)
 }

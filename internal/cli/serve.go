@@ -35,6 +35,7 @@ type ServeOptions struct {
 	EgressProxy    *url.URL            // through which sandboxes' connections go out; nil: none
 	Previews       PreviewOptions      // of ports inside, to browsers
 	Door           DoorOptions         // of the API, to the network
+	Daiv           DaivOptions         // of the API of daiv-sandbox
 	Logger         *slog.Logger
 	Ready          func() error // to be called once requests are answered
 }
@@ -87,6 +88,9 @@ them over. The other verbs start it by themselves when none answers, with --idle
 
 Each flag may also be a variable of the environment, as COVE_IDLE_EXIT, or a key of
 cove.yaml, as idle_exit. A flag wins over a variable, and that over the file.
+
+With DAIV_SANDBOX_API_KEY in the environment, and with the other variables of daiv-sandbox, it
+also serves the API of daiv-sandbox, on port 8000: docs/migrate/daiv-sandbox.md.
 
 With --json, writes its log as JSON.`,
 		Example: `  cove serve
@@ -167,8 +171,12 @@ func (p *program) serve(ctx context.Context, o *serveFlags) error {
 	}
 	door := o.door // of one certificate, as previews are behind one proxy
 	door.TLSCert, door.TLSKey, door.BehindProxy = previews.TLSCert, previews.TLSKey, previews.BehindProxy
+	daiv, err := daivOptions(os.Getenv)
+	if err != nil {
+		return err
+	}
 	return p.Serve(ctx, ServeOptions{
-		Previews: previews, Door: door,
+		Previews: previews, Door: door, Daiv: daiv,
 		Policy: policy, PolicyOptional: optional, Mirrors: o.mirrors,
 		Presets: o.presets, Resolver: o.resolver.AddrPort, EgressProxy: o.egressProxy.URL,
 		Dirs: dirs, DefaultRuntime: o.defaultRuntime, MaxSandboxes: o.maxSandboxes, IdleExit: idle,
