@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/wire"
@@ -66,11 +67,15 @@ func (r *archiveReader) Read(p []byte) (int, error) {
 		return n, err
 	}
 	// Its absence is an error too, so that no cut archive passes for a whole one.
-	switch result := r.response.Trailer.Get(wire.ResultTrailer); result {
-	case wire.ResultOK:
+	result := r.response.Trailer.Get(wire.ResultTrailer)
+	denied, isDenied := strings.CutPrefix(result, cove.Forbidden.Error()+": ")
+	switch {
+	case result == wire.ResultOK:
 		return n, io.EOF
-	case "":
+	case result == "":
 		err = errors.New("the guest agent broke off the archive")
+	case isDenied:
+		return n, &cove.Error{Code: cove.Forbidden, Op: "archive", ID: r.path, Err: errors.New(printable(denied)), Hint: "ask as a user who may read it all"}
 	default:
 		err = errors.New(printable(result))
 	}
