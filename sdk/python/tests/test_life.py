@@ -119,6 +119,32 @@ def test_an_interpreter_that_ends_leaves_nothing(ending: str, code: int):
     assert len(out.strip()) > 10 and out.strip() not in ids()
 
 
+def test_what_has_no_lease_goes_with_an_interpreter_that_ends_as_well():
+    more = f"t = Sandbox({RUNTIME!r}, ttl='2h').start(); k = Sandbox({RUNTIME!r}, keep=True).start(); print(t.id, k.id)"
+    out, err = script(more).communicate(timeout=60)
+    one, two, kept = out.split()
+    assert not {one, two} & set(ids()), err
+    assert Sandbox.connect(kept).kill()
+
+
+def test_a_task_that_is_cancelled_while_it_makes_a_sandbox_leaves_none():
+    before = set(ids())
+
+    async def main() -> None:
+        async def make() -> None:
+            async with AsyncSandbox(runtime=RUNTIME):
+                raise AssertionError("entered")
+
+        task = asyncio.create_task(make())
+        await asyncio.sleep(0.05)  # the request is sent, or about to be
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert set(ids()) == before
+
+
 def test_an_interpreter_that_is_killed_leaves_nothing_for_long():
     short = "import cove._lease as lease; lease.LEASE = 3.0\n"
     process = subprocess.Popen(
@@ -255,6 +281,7 @@ def test_a_directory_that_others_can_write_to_is_not_trusted(tmp_path, monkeypat
     monkeypatch.setenv("COVE_STATE_DIR", str(tmp_path / "s"))
     with pytest.raises(ForbiddenError, match="only you"):
         Sandbox.list()
+    assert list((tmp_path / "s").iterdir()) == []  # nothing was started there
 
 
 def test_no_daemon_is_an_error_that_says_where(tmp_path, monkeypatch):

@@ -36,6 +36,8 @@ class Lease:
     deadline: float | None
     """When the sandbox is to end in any case, by time.monotonic; None: never."""
     verify: bool | str | ssl.SSLContext = True
+    renews: bool = True
+    """Whether its time to live is a lease; otherwise it is only removed at the end."""
 
     def ttl(self) -> float:
         """Returns for how long it is to be renewed now."""
@@ -56,14 +58,14 @@ class Keeper:
         """Keeps a sandbox alive from now on."""
         with self._lock:
             self._leases[lease.id] = lease
-            if self._thread is None:
+            if lease.renews and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="cove-lease", daemon=True)
                 self._thread.start()
 
-    def drop(self, id: str) -> None:
-        """Does nothing more for a sandbox."""
+    def drop(self, id: str) -> Lease | None:
+        """Does nothing more for a sandbox, and returns its lease if it had one."""
         with self._lock:
-            self._leases.pop(id, None)
+            return self._leases.pop(id, None)
 
     def owns(self, id: str) -> bool:
         """Whether a sandbox belongs to this process."""
@@ -73,7 +75,7 @@ class Keeper:
         beat = wait = LEASE / 4
         while not self._ending.wait(wait):
             with self._lock:
-                leases = list(self._leases.values())
+                leases = [lease for lease in self._leases.values() if lease.renews]
             renewed = [self._renew(lease) for lease in leases]
             # One that did not get through is tried again long before it matters.
             wait = beat if all(renewed) else beat / 6

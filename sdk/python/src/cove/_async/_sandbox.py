@@ -215,7 +215,7 @@ class AsyncSandbox:
             if self._closed:
                 raise closed()
             if self._info is None:
-                self._info = await shielded(self._create())
+                await shielded(self._create())
         return self
 
     async def _create(self) -> SandboxInfo:
@@ -230,15 +230,19 @@ class AsyncSandbox:
         response = await self._transport.request(
             "POST", path, json=body, params=params, read=None if self._transport.local else 900.0
         )
-        info = parse(SandboxInfo, response.json())
+        info = self._info = parse(SandboxInfo, response.json())
         if self._reuse and response.status_code == 200:
             self._removes = False  # whoever made it owns it
         import os
 
         self._owner = os.getpid()
-        if leased:
-            keeper().add(Lease(info.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
+        if self._removes:
+            self._own(deadline, renews=leased)
         return info
+
+    def _own(self, deadline: float | None, renews: bool) -> None:
+        transport = self._transport
+        keeper().add(Lease(self.id, transport.address, transport.key, deadline, transport.verify, renews))
 
     async def kill(self) -> bool:
         """Destroys the sandbox and returns when nothing of it is left, also where somebody
@@ -249,12 +253,12 @@ class AsyncSandbox:
         if info is None or was:
             await self._transport.close()
             return False
-        keeper().drop(info.id)
         try:
             await shielded(self._transport.request("DELETE", _sandbox_path(info.id)))
         except BaseException:
-            self._closed = False
+            self._closed = False  # it may be tried again, and is at the end of the process
             raise
+        keeper().drop(info.id)
         await self._transport.close()
         return True
 
@@ -273,14 +277,20 @@ class AsyncSandbox:
         """Makes the sandbox outlive this process, up to its ttl, and returns its id."""
         await self.start()
         self._removes = False
-        if keeper().owns(self.id):
+        lease = keeper().drop(self.id)
+        if lease is not None and lease.renews:
             lifetime = 0 if self._lifetime is None else self._lifetime
-            keeper().drop(self.id)
             await self._update({"ttl": spec.duration("ttl", lifetime)})
         return self.id
 
     async def __aenter__(self) -> Self:
-        return await self.start()
+        try:
+            return await self.start()
+        except BaseException:
+            # Interrupted after it was made: the block is not entered, and so never left.
+            if self._info is not None and not self._closed:
+                await self.close()
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
@@ -303,14 +313,16 @@ class AsyncSandbox:
             raise TypeError("timeout must be seconds, a timedelta or text")
         await self.start()
         limit = spec.seconds(timeout)
-        if keeper().owns(self.id) and not isinstance(timeout, str):
-            self._lifetime = limit
-            deadline = None if limit is None else time.monotonic() + limit
-            await self._update({"ttl": _lease.LEASE if limit is None else min(_lease.LEASE, limit)})
-            keeper().add(Lease(self.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
+        if not keeper().owns(self.id):
+            await self._update({"ttl": wanted})
             return
-        keeper().drop(self.id)
-        await self._update({"ttl": wanted})
+        self._lifetime = limit
+        renews = not isinstance(timeout, str)
+        deadline = None if limit is None else time.monotonic() + limit
+        # The lease first, so that a renewal that is under way does not undo this for long.
+        self._own(deadline, renews)
+        leased = _lease.LEASE if limit is None else min(_lease.LEASE, limit)
+        await self._update({"ttl": leased if renews else wanted})
 
     async def _update(self, update: Mapping[str, Any]) -> None:
         self._info = parse(SandboxInfo, await self._transport.json("PATCH", await self._path(), json=update))

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from .._daemon import Address, locate, start
+from .._daemon import Address, locate, start, trust
 from .._frames import CONTENT_TYPE, ERROR, EXIT, Frame, FrameParser
 from .._lease import tls
 from .._model import nonsense
@@ -65,6 +65,8 @@ class AsyncTransport:
             headers["Authorization"] = "Bearer " + self.key
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_KEEP)
         timeout = self._timeout(self._read)
+        if self.address.ours:
+            trust(self.address)
         if self.address.socket:
             # No TLS is spoken here, and making a context for it costs 20 ms.
             transport = httpx.AsyncHTTPTransport(uds=self.address.socket, limits=limits, verify=False)

@@ -215,7 +215,7 @@ class Sandbox:
             if self._closed:
                 raise closed()
             if self._info is None:
-                self._info = shielded(self._create())
+                shielded(self._create())
         return self
 
     def _create(self) -> SandboxInfo:
@@ -230,15 +230,19 @@ class Sandbox:
         response = self._transport.request(
             "POST", path, json=body, params=params, read=None if self._transport.local else 900.0
         )
-        info = parse(SandboxInfo, response.json())
+        info = self._info = parse(SandboxInfo, response.json())
         if self._reuse and response.status_code == 200:
             self._removes = False  # whoever made it owns it
         import os
 
         self._owner = os.getpid()
-        if leased:
-            keeper().add(Lease(info.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
+        if self._removes:
+            self._own(deadline, renews=leased)
         return info
+
+    def _own(self, deadline: float | None, renews: bool) -> None:
+        transport = self._transport
+        keeper().add(Lease(self.id, transport.address, transport.key, deadline, transport.verify, renews))
 
     def kill(self) -> bool:
         """Destroys the sandbox and returns when nothing of it is left, also where somebody
@@ -249,12 +253,12 @@ class Sandbox:
         if info is None or was:
             self._transport.close()
             return False
-        keeper().drop(info.id)
         try:
             shielded(self._transport.request("DELETE", _sandbox_path(info.id)))
         except BaseException:
-            self._closed = False
+            self._closed = False  # it may be tried again, and is at the end of the process
             raise
+        keeper().drop(info.id)
         self._transport.close()
         return True
 
@@ -273,14 +277,20 @@ class Sandbox:
         """Makes the sandbox outlive this process, up to its ttl, and returns its id."""
         self.start()
         self._removes = False
-        if keeper().owns(self.id):
+        lease = keeper().drop(self.id)
+        if lease is not None and lease.renews:
             lifetime = 0 if self._lifetime is None else self._lifetime
-            keeper().drop(self.id)
             self._update({"ttl": spec.duration("ttl", lifetime)})
         return self.id
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            # Interrupted after it was made: the block is not entered, and so never left.
+            if self._info is not None and not self._closed:
+                self.close()
+            raise
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         try:
@@ -301,14 +311,16 @@ class Sandbox:
             raise TypeError("timeout must be seconds, a timedelta or text")
         self.start()
         limit = spec.seconds(timeout)
-        if keeper().owns(self.id) and not isinstance(timeout, str):
-            self._lifetime = limit
-            deadline = None if limit is None else time.monotonic() + limit
-            self._update({"ttl": _lease.LEASE if limit is None else min(_lease.LEASE, limit)})
-            keeper().add(Lease(self.id, self._transport.address, self._transport.key, deadline, self._transport.verify))
+        if not keeper().owns(self.id):
+            self._update({"ttl": wanted})
             return
-        keeper().drop(self.id)
-        self._update({"ttl": wanted})
+        self._lifetime = limit
+        renews = not isinstance(timeout, str)
+        deadline = None if limit is None else time.monotonic() + limit
+        # The lease first, so that a renewal that is under way does not undo this for long.
+        self._own(deadline, renews)
+        leased = _lease.LEASE if limit is None else min(_lease.LEASE, limit)
+        self._update({"ttl": leased if renews else wanted})
 
     def _update(self, update: Mapping[str, Any]) -> None:
         self._info = parse(SandboxInfo, self._transport.json("PATCH", self._path(), json=update))
