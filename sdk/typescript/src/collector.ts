@@ -9,6 +9,7 @@ export interface CollectOptions {
   onStdout?: OutputCallback | undefined;
   onStderr?: OutputCallback | undefined;
   maxOutput?: number | undefined;
+  from?: "start" | "end";
 }
 
 const defaultMaxOutput = 1 << 20;
@@ -18,6 +19,9 @@ export class Collector {
   readonly #options: CollectOptions;
   readonly #stdout: Excerpt;
   readonly #stderr: Excerpt;
+  /** Where each stream goes on. A jump means that bytes are no longer kept. */
+  readonly #next: { stdout: number | undefined; stderr: number | undefined };
+  #jumped = false;
   readonly #texts = { stdout: new TextPieces(), stderr: new TextPieces() };
 
   constructor(options: CollectOptions) {
@@ -25,6 +29,8 @@ export class Collector {
     const limit = options.maxOutput ?? defaultMaxOutput;
     this.#stdout = new Excerpt(limit);
     this.#stderr = new Excerpt(limit);
+    const begin = options.from === "end" ? undefined : 0;
+    this.#next = { stdout: begin, stderr: begin };
   }
 
   async collect(source: AsyncIterable<Frame>, started: (pid: number) => void = () => undefined): Promise<CommandResult> {
@@ -38,6 +44,8 @@ export class Collector {
         exit = frame.exit;
       } else {
         const name = frame.stream === "stderr" ? "stderr" : "stdout";
+        this.#jumped ||= frame.offset > (this.#next[name] ?? frame.offset);
+        this.#next[name] = frame.offset + frame.data.length;
         (name === "stdout" ? this.#stdout : this.#stderr).add(frame.data);
         await this.#tell(name, this.#texts[name].next(frame.data), frame.data);
       }
@@ -52,7 +60,7 @@ export class Collector {
       }
     }
     const stdout = this.#stdout.bytes(), stderr = this.#stderr.bytes();
-    return new CommandResult(pid, exit, stdout, stderr, this.#stdout.truncated || this.#stderr.truncated);
+    return new CommandResult(pid, exit, stdout, stderr, this.#jumped || this.#stdout.truncated || this.#stderr.truncated);
   }
 
   async #tell(name: "stdout" | "stderr", text: string, data: Uint8Array): Promise<void> {

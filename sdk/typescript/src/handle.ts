@@ -24,7 +24,6 @@ export interface ProcessInfo {
 
 interface HandleOptions extends CollectOptions {
   check?: boolean | undefined;
-  from?: "start" | "end";
   signal?: AbortSignal | undefined;
 }
 

@@ -87,12 +87,7 @@ export class Transport {
   async send(call: Call): Promise<http.IncomingMessage> {
     call.signal?.throwIfAborted();
     const streams = call.body !== undefined && !(call.body instanceof Uint8Array);
-    if (this.address.own) {
-      await (this.#trusted ??= trust(dirname(this.address.socket ?? "")));
-      if (streams && !(await answers(this.address.socket ?? ""))) {
-        await this.#start();
-      }
-    }
+    await this.#prepare(streams);
     try {
       return await this.#attempt(call);
     } catch (err) {
@@ -113,9 +108,7 @@ export class Transport {
   /** Makes a call whose reply is another protocol, and returns the connection. */
   async upgrade(call: Call, protocol: string): Promise<{ socket: Duplex; response: http.IncomingMessage }> {
     call.signal?.throwIfAborted();
-    if (this.address.own && !(await answers(this.address.socket ?? ""))) {
-      await this.#start();
-    }
+    await this.#prepare(true);
     const request = this.#request({ ...call, headers: { ...call.headers, Connection: "Upgrade", Upgrade: protocol } }, false);
     const stop = onAbort(call.signal, (reason) => request.destroy(reason));
     request.end();
@@ -130,7 +123,7 @@ export class Transport {
         request.once("response", (response) => {
           refusal(call.op, response).then(fail, fail);
         });
-        request.once("error", (err) => fail(this.#explain(call, new Failure(err, false, false))));
+        request.on("error", (err) => fail(this.#explain(call, new Failure(err, false, false))));
       });
     } finally {
       stop();
@@ -140,6 +133,18 @@ export class Transport {
   /** The address of an API path; through a unix socket only this transport reaches it. */
   url(path: string): string {
     return this.address.base.href.replace(/\/$/, "") + path;
+  }
+
+  /** Looks at this user's own daemon before it is spoken to, and starts it for a call that can't be sent twice. */
+  async #prepare(once: boolean): Promise<void> {
+    const { own, socket = "" } = this.address;
+    if (!own) {
+      return;
+    }
+    await (this.#trusted ??= trust(dirname(socket)));
+    if (once && !(await answers(socket))) {
+      await this.#start();
+    }
   }
 
   async #start(): Promise<void> {

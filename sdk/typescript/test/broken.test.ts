@@ -107,6 +107,19 @@ test("a newer daemon: unknown codes, fields, frames and events are no trouble", 
   await assert.rejects(sandbox.stats(), (err) => err instanceof CoveError && err.code === "teapot" && err.status === 418);
 });
 
+test("output of which the begin is no longer kept is told to be truncated", async () => {
+  const { url } = new Impostor(besides((request, response) => {
+    if (request.url?.includes("/output")) {
+      response.end(Buffer.concat([frame(16, '{"pid":7}'), frame(1, "rest", 1000), frame(17, '{"exit":{"code":0,"timed_out":false,"duration_ms":1}}')]));
+    } else {
+      response.end('{"pid":7,"command":["x"],"running":true}');
+    }
+  }));
+  const sandbox = await Sandbox.connect("abc", { url });
+  assert.equal((await (await sandbox.commands.connect(7)).wait()).truncated, true);
+  assert.equal((await (await sandbox.commands.connect(7, { from: "end" })).wait()).truncated, false);
+});
+
 test("a page of something in between is an error by its status", async () => {
   let status = 429;
   const { url } = new Impostor((_, response) => {
