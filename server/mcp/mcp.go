@@ -133,7 +133,12 @@ func NewHTTP(o Options) *HTTP {
 	s := build(o, []string{"2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"})
 	return &HTTP{Server: s, handler: sdk.NewStreamableHTTPHandler(
 		func(*http.Request) *sdk.Server { return s.server },
-		&sdk.StreamableHTTPOptions{SessionTimeout: idleSession, MaxRequestBodyBytes: maxMessage, Logger: o.Logger},
+		&sdk.StreamableHTTPOptions{
+			SessionTimeout: idleSession, MaxRequestBodyBytes: maxMessage, Logger: o.Logger,
+			// By whose name the daemon may be called is for who serves this to say: behind a
+			// proxy on loopback it has another.
+			DisableLocalhostProtection: true,
+		},
 	)}
 }
 
