@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/run"
 )
 
 // pack makes a tar of files by name.
@@ -332,7 +333,7 @@ func TestT37T56HostileArchivesAreRefusedByARun(t *testing.T) {
 		"a name that leads up": {hostile(tar.Header{Name: "../escape", Typeflag: tar.TypeReg}), cove.Invalid},
 		"an absolute name":     {hostile(tar.Header{Name: "/escape", Typeflag: tar.TypeReg}), cove.Invalid},
 		"through a symlink": {hostile(tar.Header{Name: "l", Linkname: "/tmp", Typeflag: tar.TypeSymlink},
-			tar.Header{Name: "l/escape", Typeflag: tar.TypeReg}), ""},
+			tar.Header{Name: "l/escape", Typeflag: tar.TypeReg}), cove.Invalid},
 		"a hard link outside":      {hostile(tar.Header{Name: "h", Linkname: "../../etc/passwd", Typeflag: tar.TypeLink}), cove.Invalid},
 		"a device":                 {hostile(tar.Header{Name: "dev", Typeflag: tar.TypeChar}), cove.Invalid},
 		"a pipe":                   {hostile(tar.Header{Name: "fifo", Typeflag: tar.TypeFifo}), cove.Invalid},
@@ -343,12 +344,11 @@ func TestT37T56HostileArchivesAreRefusedByARun(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			spec := w.spec()
 			_, err := w.client.Run(t.Context(), cove.RunRequest{Spec: spec, Commands: lines("true")}, test.archive)
-			if test.want == "" {
-				if _, err := os.Lstat("/tmp/escape"); err == nil {
-					t.Error("a file was written through a symlink")
-				}
-			} else if cove.CodeOf(err) != test.want {
+			if cove.CodeOf(err) != test.want {
 				t.Errorf("got %v, want %s", err, test.want)
+			}
+			if _, err := os.Lstat("/tmp/escape"); err == nil {
+				t.Error("a file was written through a symlink")
 			}
 			if _, err := os.Lstat(filepath.Join(filepath.Dir(spec.Workdir), "escape")); err == nil {
 				t.Error("a file was written outside")
@@ -413,6 +413,49 @@ func TestAProjectOf5000FilesGoesInAndOut(t *testing.T) {
 		got, err := os.ReadFile(filepath.Join(in, name))
 		if string(got) != want || (err == nil) != (want != "") {
 			t.Errorf("%s is %q, %v; want %q", name, got, err, want)
+		}
+	}
+	w.none()
+}
+
+func TestT38ARunBeyondWhatTheHostMayHaveIsRefused(t *testing.T) {
+	w := newWorld(t, Options{})
+	w.server.runs = run.New(run.Options{Host: w.host, Most: 1})
+	begun, err := w.server.runs.Begin()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := `{"commands":["true"],"spec":` + fmt.Sprintf(`{"user":%q,"workdir":%q}}`, user(), t.TempDir())
+	reply, text := w.request(http.MethodPost, "/v1/run", jsonHeader(), strings.NewReader(body))
+	if reply.StatusCode != http.StatusTooManyRequests || reply.Header.Get("Retry-After") == "" {
+		t.Errorf("status %d, Retry-After %q: %s", reply.StatusCode, reply.Header.Get("Retry-After"), text)
+	}
+	if err := begun.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if reply, text := w.request(http.MethodPost, "/v1/run", jsonHeader(), strings.NewReader(body)); reply.StatusCode != http.StatusOK {
+		t.Errorf("after the other run has ended, status %d: %s", reply.StatusCode, text)
+	}
+	w.none()
+}
+
+func TestARunKeepsNothingOnTheHost(t *testing.T) {
+	spool := t.TempDir()
+	w := newWorld(t, Options{Spool: spool})
+	for _, commands := range [][]cove.Command{lines("echo x >new"), lines("mkfifo p; exit 1"), {{Argv: []string{""}}}} {
+		_, _ = w.client.Run(t.Context(), cove.RunRequest{Spec: w.spec(), Commands: commands}, pack(t, map[string]string{"a": "x"}))
+	}
+	left, err := os.ReadDir(spool)
+	if err != nil || len(left) > 0 {
+		t.Errorf("files are left: %v, %v", left, err)
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range open {
+		if at, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && strings.HasPrefix(at, spool) {
+			t.Errorf("a file is still open: %s", at)
 		}
 	}
 	w.none()
