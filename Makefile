@@ -33,11 +33,14 @@ lint:
 	go vet ./...
 	go tool staticcheck ./...
 
+# Suites that fill an engine, or the machine, by themselves: one after another.
+HEAVY := runtime/oci|runtime/docker|runtime/containerd|test/e2e
+
 .PHONY: test
 test: build lint ## Every test that this machine can run; COVE_REQUIRE names runtimes that may not be skipped
-	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m $$(go list ./... | grep -vE '/(runtime|test)/')
-	go test -race -run '^$$' ./runtime/... ./test/... >/dev/null # builds them, on all processors
-	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m -p 1 ./runtime/... ./test/...
+	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m $$(go list ./... | grep -vE '/($(HEAVY))$$')
+	go test -race -run '^$$' $$(go list ./... | grep -E '/($(HEAVY))$$') >/dev/null # builds them, on all processors
+	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m -p 1 $$(go list ./... | grep -E '/($(HEAVY))$$')
 	sdk/python/scripts/test
 	COVE_BIN="$(CURDIR)/bin" scripts/test-typescript
 
