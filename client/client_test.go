@@ -201,3 +201,29 @@ func TestSandboxNamesInPaths(t *testing.T) {
 		}
 	}
 }
+
+func TestTheKeyIsTheEnvironmentsUnlessGivenAndNeverForASocket(t *testing.T) {
+	t.Setenv("COVE_API_KEY", "ambient")
+	for name, test := range map[string]struct {
+		options Options
+		want    string
+	}{
+		"the environment's":          {Options{URL: "https://cove.example.org"}, "Bearer ambient"},
+		"one that is given":          {Options{URL: "https://cove.example.org", APIKey: "given"}, "Bearer given"},
+		"none through a socket":      {Options{URL: "unix:///run/cove/cove.sock"}, ""},
+		"none, even if one is given": {Options{URL: "unix:///run/cove/cove.sock", APIKey: "given"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, err := New(test.options)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			header := http.Header{}
+			c.authorize(header)
+			if got := header.Get("Authorization"); got != test.want {
+				t.Errorf("sent %q, want %q", got, test.want)
+			}
+		})
+	}
+}
