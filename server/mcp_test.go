@@ -423,4 +423,16 @@ func TestASessionIsItsOwnersAloneT82(t *testing.T) {
 	if reply, body := h.knock(http.MethodPost, "/mcp", header(his, fmt.Sprint(session, "x")), strings.NewReader(list)); reply.StatusCode != http.StatusNotFound {
 		t.Errorf("a session that is none: %s: %s", reply.Status, body)
 	}
+	for begun := 1; ; begun++ {
+		reply, body := h.knock(http.MethodPost, "/mcp", header(his, ""), strings.NewReader(hello))
+		if reply.StatusCode == http.StatusTooManyRequests {
+			break
+		}
+		if reply.StatusCode != http.StatusOK || begun > 100 {
+			t.Fatalf("session %d of one owner: %s: %s", begun, reply.Status, body)
+		}
+	}
+	if reply, body := h.knock(http.MethodPost, "/mcp", header(hers, ""), strings.NewReader(hello)); reply.StatusCode != http.StatusOK {
+		t.Errorf("a session of another owner: %s: %s", reply.Status, body)
+	}
 }

@@ -157,24 +157,30 @@ func (h *HTTP) Admit(r *http.Request, given Session) (http.Handler, error) {
 	}), nil
 }
 
-// maxSessions bounds the sessions at a time.
-const maxSessions = 1000
+// maxSessions bounds the sessions at a time, and maxOwned those of one owner.
+const (
+	maxSessions = 1000
+	maxOwned    = 100
+)
 
 // admit refuses who speaks in another one's session, and more sessions than there is room
 // for.
 func (s *Server) admit(id, owner string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.closed:
+	if s.closed {
 		return cove.Errorf(cove.Unavailable, "mcp", "", "the daemon is stopping", "try again in a moment")
-	case id == "" && len(s.sessions) >= maxSessions:
-		return cove.Errorf(cove.Exhausted, "mcp", "", "there are too many sessions", "end those that are not used any more")
 	}
+	owned := 0
 	for at, session := range s.sessions {
-		if at.ID() == id && id != "" && session.given.Owner != owner {
+		if session.given.Owner == owner {
+			owned++
+		} else if id != "" && at.ID() == id {
 			return cove.Errorf(cove.NotFound, "mcp", "", "session not found", "begin a new one")
 		}
+	}
+	if id == "" && (owned >= maxOwned || len(s.sessions) >= maxSessions) {
+		return cove.Errorf(cove.Exhausted, "mcp", "", "there are too many sessions", "end those that are not used any more")
 	}
 	return nil
 }
