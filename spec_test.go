@@ -10,7 +10,7 @@ import (
 func TestWithDefaultsFillsInWhatIsLeftOut(t *testing.T) {
 	got := cove.Spec{}.WithDefaults()
 	want := `{"runtime":"gvisor","image":"host","pull":"missing","limits":{"cpus":1,"memory":536870912,"pids":256,"disk":2147483648,"shm":67108864},` +
-		`"network":{"mode":"none"},"user":"user","workdir":"/workspace","timeout":300,"ttl":3600,"idle":"never"}`
+		`"network":{"mode":"none","limits":{"connections":1024}},"user":"user","workdir":"/workspace","timeout":300,"ttl":3600,"idle":"never"}`
 	if text, err := json.Marshal(got); err != nil || string(text) != want {
 		t.Errorf("defaults = %s, %v\nwant %s", text, err, want)
 	}
@@ -23,7 +23,7 @@ func TestWithDefaultsKeepsWhatIsAsked(t *testing.T) {
 	asked := cove.Spec{
 		Name: "a", Runtime: "runc", Image: "rootfs:/x", Pull: "never", User: "root", Workdir: "/", ReadOnly: true, BestEffort: true,
 		Limits:  cove.Limits{CPUs: 2, Memory: 1, Pids: 2, Disk: 3, Shm: 4},
-		Network: cove.Network{Mode: "open"}, Timeout: cove.Never, TTL: 1, Idle: 2,
+		Network: cove.Network{Mode: "open", Limits: cove.NetworkLimits{Connections: 3}}, Timeout: cove.Never, TTL: 1, Idle: 2,
 		Env: map[string]string{"A": "1"}, Labels: map[string]string{"b": "2"},
 	}
 	before, err := json.Marshal(asked)

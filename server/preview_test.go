@@ -21,8 +21,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/client"
 	"github.com/covehq/cove/internal/httpapi"
@@ -339,7 +337,9 @@ func TestT72AuthorityAndHostAgree(t *testing.T) {
 	port, seen := counted(t)
 	made, base := g.preview(box, port)
 	at, _ := url.Parse(base)
-	transport := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, _, _ string, _ *tls.Config) (net.Conn, error) {
+	protocols := new(http.Protocols)
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "tcp", g.at)
 	}}
 	defer transport.CloseIdleConnections()
