@@ -35,7 +35,7 @@ func run(m *testing.M) int {
 	// Most of a session is waiting, for leases and time-outs, so that more of them than
 	// there are processors can be held at a time.
 	flag.Parse()
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	if err := flag.Set("test.parallel", "6"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -89,6 +89,16 @@ func required(name string) bool {
 }
 
 func onRuntimes(t *testing.T, names []string, test func(t *testing.T, runtime string)) {
+	runtimesOf(t, names, true, test)
+}
+
+// oneByOne is onRuntimes for tests that keep a processor busy by themselves: one runtime
+// after the other.
+func oneByOne(t *testing.T, names []string, test func(t *testing.T, runtime string)) {
+	runtimesOf(t, names, false, test)
+}
+
+func runtimesOf(t *testing.T, names []string, parallel bool, test func(t *testing.T, runtime string)) {
 	binaries(t)
 	t.Parallel()
 	var list struct{ Runtimes []cove.Runtime }
@@ -108,7 +118,9 @@ func onRuntimes(t *testing.T, names []string, test func(t *testing.T, runtime st
 			default:
 				t.Skip(list.Runtimes[found].Reason)
 			}
-			t.Parallel()
+			if parallel {
+				t.Parallel()
+			}
 			test(t, name)
 		})
 	}

@@ -12,7 +12,7 @@ import (
 func TestTheWayOutChanges(t *testing.T) {
 	binaries(t)
 	i := newInternet(t)
-	onRuntimes(t, reachable(), func(t *testing.T, runtime string) {
+	oneByOne(t, reachable(), func(t *testing.T, runtime string) {
 		m := onMachine(t, i, runtime, "")
 		t.Run("T73 a killed daemon lets nothing out, and the next one what the policy says", func(t *testing.T) { m.killedDaemon(t) })
 		t.Run("a connection that the policy does not allow any more is closed", func(t *testing.T) { m.narrowed(t) })

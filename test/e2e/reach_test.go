@@ -40,7 +40,7 @@ func TestReachAsAnOrdinaryUser(t *testing.T) {
 	i := newInternet(t)
 	i.servePostgres(t)
 	fetch := goProgram(t)
-	onRuntimes(t, []string{"gvisor"}, func(t *testing.T, runtime string) {
+	oneByOne(t, []string{"gvisor"}, func(t *testing.T, runtime string) {
 		m := onMachine(t, i, runtime, "")
 		m.becomeOrdinary(t)
 		reach(t, m, fetch)
@@ -153,7 +153,7 @@ func TestReach(t *testing.T) {
 	i := newInternet(t)
 	i.servePostgres(t)
 	fetch := goProgram(t)
-	onRuntimes(t, reachable(), func(t *testing.T, runtime string) {
+	oneByOne(t, reachable(), func(t *testing.T, runtime string) {
 		m := onMachine(t, i, runtime, "")
 		reach(t, m, fetch)
 	})
@@ -328,7 +328,7 @@ func TestARealPip(t *testing.T) {
 // wire: it carries what a rule allows, and nothing else.
 func TestNothingGetsOut(t *testing.T) {
 	binaries(t)
-	onRuntimes(t, reachable(), func(t *testing.T, runtime string) {
+	oneByOne(t, reachable(), func(t *testing.T, runtime string) {
 		for _, c := range []struct {
 			name string
 			args []string

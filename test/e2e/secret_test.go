@@ -19,7 +19,7 @@ import (
 // it: in the sandbox, in files and processes of the host, in logs and replies.
 func TestT83ASecretIsNowhere(t *testing.T) {
 	binaries(t)
-	onRuntimes(t, reachable(), func(t *testing.T, runtime string) {
+	oneByOne(t, reachable(), func(t *testing.T, runtime string) {
 		m := onMachine(t, newInternet(t), runtime, "")
 		noise := make([]byte, 40)
 		rand.Read(noise)
