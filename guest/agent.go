@@ -98,7 +98,12 @@ func New(o Options) *Agent {
 		MaxHeaderBytes:    64 << 10,
 		ErrorLog:          a.log,
 		// One stream that nobody reads must not stop the others of its connection.
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000, MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 8 << 20},
+		// A carrier whose host is gone may stay open, since an engine holds it: it is asked
+		// for a sign of life, so that what it carried ends.
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams: 1000, MaxReceiveBufferPerStream: 256 << 10, MaxReceiveBufferPerConnection: 8 << 20,
+			SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second,
+		},
 	}
 	return a
 }
