@@ -7,6 +7,8 @@ import (
 	"unicode"
 
 	"golang.org/x/net/idna"
+
+	"github.com/covehq/cove/guest/wire"
 )
 
 // The longest name and label of the DNS, RFC 1035, section 2.3.4, in text.
@@ -80,23 +82,11 @@ func asciiName(name string) (string, error) {
 	return cleanName(name)
 }
 
-// printable makes a guest's words, or those of a server, fit for a terminal and a log: one
-// line, bounded, without control characters.
-func printable(s string) string {
-	const longest = 512
-	if len(s) > longest {
-		s = s[:longest] + "…"
-	}
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?")))
-}
+// maxText is how much of the words of a guest or a server is shown.
+const maxText = 512
+
+// printable makes them fit for a terminal and a log.
+func printable(s string) string { return wire.Printable(s, maxText) }
 
 // target writes where a connection goes: to a name, or to an address where name is "".
 func target(name string, addr netip.Addr) string {

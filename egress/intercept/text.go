@@ -1,24 +1,9 @@
 package intercept
 
-import (
-	"strings"
-	"unicode"
-)
+import "github.com/covehq/cove/guest/wire"
 
-// printable makes the words of a guest or a server fit for a terminal and a log: one line,
-// bounded, without control characters.
-func printable(s string) string {
-	const longest = 512
-	if len(s) > longest {
-		s = s[:longest] + "…"
-	}
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?")))
-}
+// maxText is how much of the words of a guest or a server is shown.
+const maxText = 512
+
+// printable makes them fit for a terminal and a log.
+func printable(s string) string { return wire.Printable(s, maxText) }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 
 	"connectrpc.com/connect"
@@ -116,21 +115,8 @@ func checkText(op, id string, texts ...string) error {
 	return nil
 }
 
-// printable makes a guest's words fit for a terminal and a log: one line, bounded,
-// without control characters.
-func printable(s string) string {
-	const longest = 1 << 10
-	if len(s) > longest {
-		s = s[:longest] + "…"
-	}
-	s = strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\t' {
-			return ' '
-		}
-		if !unicode.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	return strings.TrimSpace(s)
-}
+// maxText is how much of a guest's words is shown.
+const maxText = 1 << 10
+
+// printable makes them fit for a terminal and a log.
+func printable(s string) string { return wire.Printable(s, maxText) }

@@ -43,7 +43,7 @@ var mayImport = []struct {
 	{"sandbox", []string{".", "sandbox/driver", "guest/dial", "guest/wire", "store", "policy", "egress", "secret"}},
 	{"policy", []string{"."}},
 	{"egress", []string{".", "guest/wire"}},
-	{"egress/intercept", []string{".", "egress"}},
+	{"egress/intercept", []string{".", "egress", "guest/wire"}},
 	{"secret", []string{".", "store"}},
 	{"key", []string{".", "store"}},
 	{"sandbox/driver", []string{"."}},
