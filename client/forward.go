@@ -3,10 +3,11 @@ package client
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"time"
+
+	"github.com/covehq/cove/internal/duplex"
 )
 
 const (
@@ -73,26 +74,6 @@ func (s *Sandbox) forward(ctx context.Context, conn net.Conn, port int) error {
 		return err
 	}
 	defer inside.Close()
-	stop := context.AfterFunc(ctx, func() {
-		conn.Close()
-		inside.Close()
-	})
-	defer stop()
-	var group sync.WaitGroup
-	group.Go(func() { pass(inside, conn) })
-	pass(conn, inside)
-	group.Wait()
+	duplex.Join(ctx, conn, inside)
 	return nil
-}
-
-// pass copies one way, and the end of what is read. What breaks ends both ways.
-func pass(to, from net.Conn) {
-	_, err := io.Copy(to, from)
-	if half, ok := to.(interface{ CloseWrite() error }); ok && err == nil {
-		err = half.CloseWrite()
-	}
-	if err != nil {
-		to.Close()
-		from.Close()
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/internal/duplex"
 )
 
 const (
@@ -174,21 +174,7 @@ func (s *Sandbox) serve(conn net.Conn, port int) {
 		return
 	}
 	defer inside.Close()
-	var group sync.WaitGroup
-	group.Go(func() { forward(inside, conn) })
-	forward(conn, inside)
-	group.Wait()
-}
-
-// forward copies until from ends, which it tells to. What breaks ends both.
-func forward(to, from net.Conn) {
-	_, err := io.Copy(to, from)
-	if half, ok := to.(interface{ CloseWrite() error }); ok && err == nil {
-		err = half.CloseWrite()
-	}
-	if err != nil {
-		_, _ = to.Close(), from.Close()
-	}
+	duplex.Join(s.life, conn, inside)
 }
 
 // closePorts closes the sandbox's ports on the daemon's machine.

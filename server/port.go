@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -16,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/internal/duplex"
 	"github.com/covehq/cove/internal/httpapi"
 )
 
@@ -294,7 +294,7 @@ func (s *Server) dialPort(ctx context.Context, in *dialPortInput) (*huma.StreamR
 			httpapi.UpgradeTCP, httpapi.HeaderRequestID, infoOf(ctx).id)
 		if buffered.Flush() == nil {
 			ahead, _ := buffered.Reader.Peek(buffered.Reader.Buffered()) // can't fail
-			splice(ctx, &bufferedConn{client, ahead}, inside)
+			duplex.Join(ctx, &bufferedConn{client, ahead}, inside)
 		}
 	})
 }
@@ -318,38 +318,4 @@ func (c *bufferedConn) Read(p []byte) (int, error) {
 }
 
 // CloseWrite ends what is sent.
-func (c *bufferedConn) CloseWrite() error { return closeWrite(c.Conn) }
-
-// splice copies both ways until both sides have ended, one has failed, or ctx ends. It
-// returns when nothing is copied any more.
-func splice(ctx context.Context, a, b net.Conn) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		a.Close()
-		b.Close()
-	})
-	defer stop()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		transfer(cancel, a, b)
-	}()
-	transfer(cancel, b, a)
-	<-done
-}
-
-// transfer copies one way. The end of what is read is passed on; an error ends both ways.
-func transfer(fail context.CancelFunc, to, from net.Conn) {
-	_, err := io.CopyBuffer(struct{ io.Writer }{to}, struct{ io.Reader }{from}, make([]byte, 32<<10))
-	if err != nil || closeWrite(to) != nil {
-		fail()
-	}
-}
-
-func closeWrite(conn net.Conn) error {
-	if half, ok := conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return errors.ErrUnsupported
-}
+func (c *bufferedConn) CloseWrite() error { return duplex.CloseWrite(c.Conn) }
