@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
+	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove/guest/wire"
 )
@@ -50,10 +51,27 @@ func (w *Way) serveDNS(address string, port int) (dnsPorts, error) {
 	}
 	ports := dnsPorts{udp: packets.LocalAddr().(*net.UDPAddr).Port, tcp: holder.port}
 	w.dns = []io.Closer{packets, streams, holder}
+	roomForQueries(packets.(*net.UDPConn))
 	w.own[uint16(ports.tcp)] = true
 	w.work.Go(func() { w.servePackets(packets.(*net.UDPConn)) })
 	w.work.Go(func() { w.serveStreams(streams) })
 	return ports, nil
+}
+
+// roomForQueries has the socket keep as many queries as there may be at a time. What has no
+// place there is lost, and asked again after seconds. It takes what the kernel gives.
+func roomForQueries(packets *net.UDPConn) {
+	const size = maxQueries * 2 << 10 // a packet counts for more than it has
+	raw, err := packets.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, size)
+	})
+	if err != nil { // no right to more than the system's bound
+		_ = packets.SetReadBuffer(size)
+	}
 }
 
 // servePackets answers queries by UDP until the socket is closed.
