@@ -19,6 +19,7 @@ const (
 	tagSandboxes = "sandboxes"
 	tagCommands  = "commands"
 	tagFiles     = "files"
+	tagTools     = "tools"
 	tagPorts     = "ports"
 	tagNetwork   = "network"
 	tagImages    = "images"
@@ -55,6 +56,7 @@ func openAPIConfig() huma.Config {
 				{Name: tagSandboxes, Description: "Isolated computers: create, find, change, destroy."},
 				{Name: tagCommands, Description: "Run a command and wait, or start a process and come back to it."},
 				{Name: tagFiles, Description: "Files inside. A relative path is below the sandbox's working directory."},
+				{Name: tagTools, Description: "What a model can call: run, read, write, edit, search."},
 				{Name: tagPorts, Description: "What listens inside."},
 				{Name: tagNetwork, Description: "What sandboxes may reach, what they did, and secrets that they use without seeing them."},
 				{Name: tagImages, Description: "Root filesystems of sandboxes: fetch, import, find, remove."},

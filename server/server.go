@@ -139,6 +139,7 @@ func (s *Server) register() {
 	s.registerStats()
 	s.registerExec()
 	s.registerRun()
+	s.registerTools()
 	s.registerProcesses()
 	s.registerOutput()
 	s.registerTerminals()

@@ -136,11 +136,11 @@ func (p *program) dirs() (daemon.Dirs, error) {
 }
 
 // arguments returns a check that there are as many arguments as names; a last name
-// that ends in "…" stands for one or more.
+// that ends in "…" stands for one or more, and one in brackets may be missing.
 func arguments(names ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		hint := "as in: " + firstLine(cmd.Example)
-		if len(args) < len(names) {
+		if len(args) < len(names) && names[len(args)][0] != '[' {
 			return usage("missing "+names[len(args)], hint)
 		}
 		if last := len(names); len(args) > last && (last == 0 || !isList(names[last-1])) {

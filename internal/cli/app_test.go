@@ -50,6 +50,8 @@ func TestMistakesInTheCommandLine(t *testing.T) {
 		"a copy from no sandbox":                 {"cp :/x y", ":/x names no sandbox"},
 		"a copy without a path":                  {"cp a: y", "a: has no path"},
 		"a pid that is none":                     {"logs box main", "pid main is not a number"},
+		"arguments of a tool that are no JSON":   {"tools call box shell {", "the arguments are not JSON\nhint: write them as in"},
+		"no tool":                                {"tools call box", "missing TOOL"},
 		"no port to open":                        {"port box", "missing PORT…\nhint: as in: cove port build 8000"},
 		"a port that is none":                    {"port box 080", "080 is not PORT[:LOCAL]\nhint: write ports from 1 to 65535"},
 		"a port that is too high":                {"port box 65536", "65536 is not PORT[:LOCAL]"},

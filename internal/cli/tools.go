@@ -1,7 +1,11 @@
 package cli
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -41,7 +45,59 @@ say. --json is --format cove.`,
 	}
 	cmd.Flags().StringVar(&format, "format", "", "openai, openai-responses, anthropic, mcp or cove")
 	must(cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)))
+	cmd.AddCommand(p.toolsCallVerb())
 	return cmd
+}
+
+func (p *program) toolsCallVerb() *cobra.Command {
+	return &cobra.Command{
+		Use:   "call ID TOOL [ARGUMENTS]",
+		Short: "Call a tool in a sandbox, as a model would",
+		Long: `Call a tool in a sandbox, as a model would, and print what the model would read.
+
+ARGUMENTS is a JSON object; without it, it is read from standard input. The exit status
+is 1 where the tool could not do what it was asked. With --json, prints the whole result.`,
+		Example: `  cove tools call build shell '{"command": "make test"}'
+  cove tools call build read_file '{"filename": "main.py"}' --json | jq .data`,
+		Args:              arguments("ID", "TOOL", "[ARGUMENTS]"),
+		ValidArgsFunction: p.completeSandbox,
+		RunE:              verb(p.callTool),
+	}
+}
+
+// maxToolArguments is what the daemon takes, in bytes.
+const maxToolArguments = 16 << 20
+
+func (p *program) callTool(ctx context.Context, args []string) error {
+	var given []byte
+	if len(args) == 3 {
+		given = []byte(args[2])
+	} else {
+		var err error
+		if given, err = io.ReadAll(io.LimitReader(p.Stdin, maxToolArguments+1)); err != nil {
+			return err
+		}
+	}
+	if !json.Valid(given) {
+		return usage("the arguments are not JSON", `write them as in '{"command": "ls"}'`)
+	}
+	s, err := p.sandbox(ctx, args[0])
+	if err != nil {
+		return err
+	}
+	result, err := s.CallTool(ctx, args[1], json.RawMessage(given))
+	if err != nil {
+		return err
+	}
+	if p.json {
+		err = p.writeJSON(map[string]any{"text": result.Text, "is_error": result.IsError, "data": result.Data})
+	} else {
+		_, err = fmt.Fprintln(p.Stdout, strings.TrimSuffix(result.Text, "\n"))
+	}
+	if err == nil && result.IsError {
+		return &statusError{status: exitError}
+	}
+	return err
 }
 
 func (p *program) listTools() error {

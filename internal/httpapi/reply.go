@@ -1,6 +1,10 @@
 package httpapi
 
-import "github.com/covehq/cove"
+import (
+	"encoding/json"
+
+	"github.com/covehq/cove"
+)
 
 // A list is an object with one member, so that more can be said beside it one day.
 
@@ -79,4 +83,16 @@ type NetworkPresets struct {
 // Secrets is the reply of GET /v1/secrets.
 type Secrets struct {
 	Secrets []cove.Secret `json:"secrets"`
+}
+
+// Tools is the reply of GET /v1/tools.
+type Tools struct {
+	Tools []json.RawMessage `json:"tools"`
+}
+
+// ToolResult is the reply of POST /v1/sandboxes/{id}/tools/{tool}.
+type ToolResult struct {
+	Text    string          `json:"text" doc:"for the model; bounded"`
+	IsError bool            `json:"is_error" doc:"the tool could not do what it was asked, or ran out of time"`
+	Data    json.RawMessage `json:"data" doc:"the same in fields: as the tool's result schema says, or the error's code, message and hint"`
 }
