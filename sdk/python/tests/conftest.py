@@ -23,8 +23,16 @@ def end_daemon(state: str, sig: int = signal.SIGTERM) -> None:
     except (OSError, ValueError):
         return
     deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and Path(f"/proc/{pid}").exists():
+    while time.monotonic() < deadline and _runs(pid):
         time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process is there, and not one that has ended and that its parent has yet to wait for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -32,7 +40,7 @@ def daemon() -> Iterator[str]:
     """The state directory of the daemon that tests share."""
     directory = tempfile.mkdtemp(prefix="cove-py-")
     state = os.path.join(directory, "s")
-    os.environ.update(COVE_STATE_DIR=state, COVE_DATA_DIR=os.path.join(directory, "d"))
+    os.environ.update(COVE_STATE_DIR=state, COVE_DATA_DIR=os.path.join(directory, "d"), COVE_DEFAULT_RUNTIME=RUNTIME)
     for name in ("COVE_URL", "COVE_API_KEY"):
         os.environ.pop(name, None)
     yield state
