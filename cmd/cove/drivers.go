@@ -20,14 +20,19 @@ func ociOptions(dirs daemon.Dirs) oci.Options {
 	return oci.Options{StateDir: filepath.Join(dirs.State, "oci"), DataDir: filepath.Join(dirs.Data, "oci")}
 }
 
+// dockerOptions returns where the Docker drivers keep what they make.
+func dockerOptions(dirs daemon.Dirs) docker.Options {
+	return docker.Options{StateDir: filepath.Join(dirs.State, "docker"), DataDir: filepath.Join(dirs.Data, "docker")}
+}
+
 // containerdOptions returns where the containerd drivers keep what they make.
 func containerdOptions(dirs daemon.Dirs) containerd.Options {
 	return containerd.Options{StateDir: filepath.Join(dirs.State, "containerd"), DataDir: filepath.Join(dirs.Data, "containerd")}
 }
 
-// release detaches what drivers keep from one sandbox to the next, where none is left.
+// release removes what drivers keep from one sandbox to the next, where none is left.
 func release(dirs daemon.Dirs) error {
-	return errors.Join(oci.Release(ociOptions(dirs)), containerd.Release(containerdOptions(dirs)))
+	return errors.Join(oci.Release(ociOptions(dirs)), containerd.Release(containerdOptions(dirs)), docker.Release(dockerOptions(dirs)))
 }
 
 // drivers returns the opener of every runtime family, by its name.
@@ -44,10 +49,8 @@ func drivers(dirs daemon.Dirs, images *image.Store, log *slog.Logger) (map[strin
 	o.Images, o.Agent, o.Runsc, o.Logger = images, agent, runsc, log
 	c := containerdOptions(dirs)
 	c.Images, c.Agent, c.Runsc, c.Logger = images, agent, runsc, log
-	e := docker.Options{
-		StateDir: filepath.Join(dirs.State, "docker"), DataDir: filepath.Join(dirs.Data, "docker"),
-		Images: images, Agent: agent, Logger: log,
-	}
+	e := dockerOptions(dirs)
+	e.Images, e.Agent, e.Logger = images, agent, log
 	return map[string]driver.Opener{
 		"gvisor": oci.Gvisor(o),
 		"runc":   oci.Named(o, "runc"),

@@ -112,6 +112,9 @@ func open(ctx context.Context, o cli.ServeOptions, records *sqlite.Store, operat
 	if err := oci.ClaimCgroup(); err != nil {
 		o.Logger.Warn("limits will be less strict", "err", err)
 	}
+	if err := oci.SweepCgroups(); err != nil {
+		o.Logger.Warn("groups of daemons that were killed are left", "err", err)
+	}
 	images, err := image.OpenWith(filepath.Join(o.Dirs.Data, "images"), image.Options{Mirrors: o.Mirrors})
 	if err != nil {
 		return nil, err

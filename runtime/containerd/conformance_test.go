@@ -69,6 +69,9 @@ func TestConformance(t *testing.T) {
 			if left := drivertest.MountsBelow(r.Dir); len(left) > 0 {
 				t.Errorf("mounted after all: %v, want nothing", left)
 			}
+			if left := drivertest.Present(d.(*Driver).cgroups.Dirs("..")...); len(left) > 0 {
+				t.Errorf("cgroups after all: %v, want none", left)
+			}
 			if left := ofRunc(d.(*Driver)); len(left) > 0 {
 				t.Errorf("runc's state after all: %v, want nothing", left)
 			}

@@ -56,6 +56,7 @@ type Driver struct {
 	data     string // DataDir/name
 	engine   *engine
 	cgroups  cgroup.Tree
+	held     cgroup.Hold
 	disks    bundle.Disks
 	runcRoot string // where containerd's shim has runc keep its state, in a directory for each namespace
 	log      *slog.Logger
@@ -179,17 +180,22 @@ func newDriver(o Options, name string, v variant) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Two daemons on one machine, or two runtimes of one, must not sweep each other's.
-	sum := sha256.Sum256([]byte(state))
-	instance := hex.EncodeToString(sum[:4])
+	instance := instanceOf(state)
 	return &Driver{
 		Store:   bundle.Store{Source: o.Images},
 		options: o, variant: v, name: name, instance: instance, state: state, data: data,
 		engine:  newEngine(strings.TrimPrefix(o.Address, "unix://")),
-		cgroups: cgroup.Find("cove/" + instance + "/" + directory),
+		cgroups: cgroup.Find(cgroup.Prefix(instance, directory)),
 		disks:   bundle.Disks{Dir: filepath.Join(o.DataDir, "disks")},
 		log:     o.Logger.With("runtime", name), runcRoot: runcRoot,
 	}, nil
+}
+
+// instanceOf tells what two daemons on one machine have apart, and what two runtimes of one
+// have: they must not sweep each other's. It is given a driver's state directory.
+func instanceOf(state string) string {
+	sum := sha256.Sum256([]byte(state))
+	return hex.EncodeToString(sum[:4])
 }
 
 // container is what a sandbox is called in containerd. Its namespace is shared.

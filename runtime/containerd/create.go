@@ -46,6 +46,7 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 const removeTimeout = 30 * time.Second
 
 func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *image.Root) (*machine, error) {
+	d.held.Take(d.cgroups)
 	dir := d.bundle(id)
 	for _, parent := range []string{filepath.Dir(dir), d.data, d.runscRoot()} {
 		if err := os.MkdirAll(parent, 0o700); err != nil {

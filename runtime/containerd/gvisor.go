@@ -2,7 +2,6 @@ package containerd
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -84,25 +83,6 @@ func (d *Driver) runsc(ctx context.Context, stdin *os.File, args ...string) erro
 	}
 	if text := said.String(); err != nil && text != "" {
 		return fmt.Errorf("%w: %s", err, text)
-	}
-	return err
-}
-
-// Release detaches what gVisor keeps mounted from one sandbox to the next, an empty network
-// namespace, when no sandbox is left: then nothing in o.StateDir is in use any more. It is
-// for a daemon that leaves.
-func Release(o Options) error {
-	state := filepath.Join(o.StateDir, "containerd-gvisor")
-	if bundles, err := os.ReadDir(filepath.Join(state, "bundles")); len(bundles) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	mounted := filepath.Join(state, "runsc", namespace, "null-netns")
-	if err := bundle.UnmountAll(mounted); err != nil {
-		return err
-	}
-	err := os.Remove(mounted)
-	if errors.Is(err, os.ErrNotExist) { // never used
-		return nil
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/runtime/internal/process"
 	"github.com/covehq/cove/sandbox/driver"
@@ -194,6 +195,26 @@ func (d *Driver) clearRunsc(id string) error {
 		if bundle.GvisorState(entry.Name(), d.container(id)) {
 			errs = append(errs, os.RemoveAll(filepath.Join(d.runscRoot(), namespace, entry.Name())))
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// Release removes what stays from one sandbox to the next and is no use without any: what
+// gVisor keeps mounted, and the cgroups of o.StateDir that nobody is in. It is for a daemon
+// that leaves; sandboxes that it leaves behind keep what they have.
+func Release(o Options) error {
+	dir, err := filepath.Abs(o.StateDir)
+	if err != nil {
+		return err
+	}
+	gvisor := filepath.Join(dir, "containerd-gvisor")
+	errs := []error{bundle.ReleaseGvisor(filepath.Join(gvisor, "bundles"), filepath.Join(gvisor, "runsc", namespace))}
+	runtimes, err := os.ReadDir(dir) // of all that ever had a sandbox
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	for _, runtime := range runtimes {
+		errs = append(errs, cgroup.Release(instanceOf(filepath.Join(dir, runtime.Name()))))
 	}
 	return errors.Join(errs...)
 }

@@ -88,6 +88,12 @@ func TestConformance(t *testing.T) {
 					StateDirs: []string{r.Dir},
 					Census:    func() map[string]int { return census(t, d) },
 				})
+				if err := Release(Options{StateDir: filepath.Join(r.Dir, "state")}); err != nil {
+					t.Error(err)
+				}
+				if left := drivertest.Present(d.cgroups.Dirs("..")...); len(left) > 0 {
+					t.Errorf("cgroups after all: %v, want none", left)
+				}
 			})
 		}
 	}

@@ -92,6 +92,9 @@ func outward(err error) error {
 }
 
 func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, f *facts, from *source) (_ *machine, err error) {
+	if f.near && !f.systemd {
+		d.held.Take(d.cgroups)
+	}
 	dir := d.dir(id)
 	if err := os.MkdirAll(d.state, 0o700); err != nil {
 		return nil, err

@@ -42,6 +42,7 @@ type Driver struct {
 	instance string   // tells this daemon's containers from others'
 	engine   *engine
 	cgroups  cgroup.Tree // where near sandboxes have theirs: see facts
+	held     cgroup.Hold
 	disks    bundle.Disks
 	log      *slog.Logger
 
@@ -96,16 +97,21 @@ func newDriver(o Options, engine *engine, name string, runtimes []string) (*Driv
 	if err != nil {
 		return nil, err
 	}
-	instance := sha256.Sum256([]byte(filepath.Dir(state)))
-	tag := hex.EncodeToString(instance[:8])
+	tag := instanceOf(filepath.Dir(state))
 	return &Driver{
 		options: o, name: name, runtimes: runtimes, state: state, instance: tag,
-		cgroups: cgroup.Find("cove/" + tag + "/" + filepath.Base(state)),
+		cgroups: cgroup.Find(cgroup.Prefix(tag, filepath.Base(state))),
 		engine:  engine,
 		disks:   bundle.Disks{Dir: filepath.Join(o.DataDir, "disks")},
 		log:     o.Logger.With("runtime", name),
 		images:  map[string]*kept{},
 	}, nil
+}
+
+// instanceOf tells what two daemons have in one engine apart, by their state directories.
+func instanceOf(dir string) string {
+	sum := sha256.Sum256([]byte(dir))
+	return hex.EncodeToString(sum[:8])
 }
 
 // Probe implements driver.Driver.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -189,4 +191,15 @@ func (d *Driver) removeContainers(ctx context.Context, id string) error {
 			return fmt.Errorf("%w: %w", ctx.Err(), failed)
 		}
 	}
+}
+
+// Release removes the cgroups of o.StateDir that nobody is in: engines leave the groups above
+// those that they made for containers. It is for a daemon that leaves. An ordinary user's can
+// remove none of what the engine has made; the next daemon of root's does, by oci.SweepCgroups.
+func Release(o Options) error {
+	dir, err := filepath.Abs(o.StateDir)
+	if err != nil || os.Geteuid() != 0 {
+		return err
+	}
+	return cgroup.Release(instanceOf(dir))
 }

@@ -51,6 +51,7 @@ func (d *Driver) Create(ctx context.Context, id string, spec *cove.Spec) (driver
 const removeTimeout = 20 * time.Second
 
 func (d *Driver) create(ctx context.Context, id string, spec *cove.Spec, root *image.Root) (*machine, error) {
+	d.held.Take(d.cgroups)
 	directory := d.bundle(id)
 	for _, dir := range []string{filepath.Dir(directory), d.root(), d.data} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {

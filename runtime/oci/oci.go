@@ -52,6 +52,7 @@ type Driver struct {
 	state   string // StateDir/name: one directory per sandbox, and the program's own root
 	data    string // DataDir/name
 	cgroups cgroup.Tree
+	held    cgroup.Hold
 	log     *slog.Logger
 	// rootless is set for an ordinary user's daemon: see rootless.go.
 	rootless bool
@@ -106,6 +107,13 @@ func Any(o Options) driver.Opener {
 	}
 }
 
+// instance tells the cgroups of two daemons on one machine apart, which must not sweep each
+// other's.
+func (o Options) instance() string {
+	sum := sha256.Sum256([]byte(o.StateDir))
+	return hex.EncodeToString(sum[:4])
+}
+
 func newDriver(o Options, kind kind, name, binary string) (*Driver, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -114,9 +122,7 @@ func newDriver(o Options, kind kind, name, binary string) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	instance := sha256.Sum256([]byte(o.StateDir))
-	// Two daemons on one machine must not sweep each other's cgroups.
-	prefix := "cove/" + hex.EncodeToString(instance[:4]) + "/" + strings.ReplaceAll(name, ":", "-")
+	prefix := cgroup.Prefix(o.instance(), strings.ReplaceAll(name, ":", "-"))
 	rootless, find := os.Geteuid() != 0, cgroup.Find
 	if rootless {
 		find = cgroup.FindDelegated

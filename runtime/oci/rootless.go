@@ -247,3 +247,7 @@ func appArmorHint() string {
 // the groups of sandboxes. It moves the process within that group; it is for a daemon,
 // before it opens a driver.
 func ClaimCgroup() error { return cgroup.Claim() }
+
+// SweepCgroups removes the cgroups that daemons of any driver have left which were killed,
+// and have not come back. It is for a daemon, after ClaimCgroup.
+func SweepCgroups() error { return cgroup.Sweep() }

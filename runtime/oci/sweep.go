@@ -14,6 +14,7 @@ import (
 
 	"github.com/covehq/cove/runtime/internal/agent"
 	"github.com/covehq/cove/runtime/internal/bundle"
+	"github.com/covehq/cove/runtime/internal/cgroup"
 	"github.com/covehq/cove/runtime/internal/life"
 	"github.com/covehq/cove/sandbox/driver"
 )
@@ -167,21 +168,10 @@ func (d *Driver) leftovers(id string) []string {
 	return paths
 }
 
-// Release detaches what gVisor keeps mounted from one sandbox to the next, an empty network
-// namespace, when no sandbox is left: then nothing in o.StateDir is in use any more. It is
-// for a daemon that leaves.
+// Release removes what stays from one sandbox to the next and is no use without any: what
+// gVisor keeps mounted, and the cgroups of o.StateDir that nobody is in. It is for a daemon
+// that leaves; sandboxes that it leaves behind keep what they have.
 func Release(o Options) error {
 	state := filepath.Join(o.StateDir, "gvisor")
-	if bundles, err := os.ReadDir(filepath.Join(state, "bundles")); len(bundles) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	namespace := filepath.Join(state, "root", "null-netns")
-	if err := bundle.UnmountAll(namespace); err != nil {
-		return err
-	}
-	err := os.Remove(namespace)
-	if errors.Is(err, os.ErrNotExist) { // never used
-		return nil
-	}
-	return err
+	return errors.Join(bundle.ReleaseGvisor(filepath.Join(state, "bundles"), filepath.Join(state, "root")), cgroup.Release(o.instance()))
 }

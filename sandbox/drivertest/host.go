@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +114,14 @@ func count(pattern, text string) int {
 		}
 	}
 	return n
+}
+
+// Present returns those of paths at which there is something.
+func Present(paths ...string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		_, err := os.Lstat(path)
+		return errors.Is(err, os.ErrNotExist)
+	})
 }
 
 // EntriesOf counts what is in directories, without gVisor's empty network namespace, which is

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -150,7 +152,7 @@ func (w *world) close(t testing.TB) {
 		t.Errorf("cove rm --all: %v\n%s", err, output)
 	}
 	w.stop(t, syscall.SIGTERM)
-	for _, left := range w.leftovers(t) {
+	for _, left := range slices.Concat(w.leftovers(t), w.cgroups(t)) {
 		t.Errorf("left behind: %s", left)
 	}
 	if t.Failed() {
@@ -158,6 +160,34 @@ func (w *world) close(t testing.TB) {
 			t.Logf("the daemon's log:\n%s", log)
 		}
 	}
+}
+
+// cgroups lists the groups of this world's instances. A daemon of root's that leaves takes
+// them along; what an engine has made for an ordinary user's, that one can't remove.
+func (w *world) cgroups(t testing.TB) []string {
+	t.Helper()
+	if info, err := os.Stat(w.dirs.State); err != nil || info.Sys().(*syscall.Stat_t).Uid != 0 {
+		return nil
+	}
+	owners := []string{filepath.Join(w.dirs.State, "oci"), filepath.Join(w.dirs.State, "docker")}
+	runtimes, err := filepath.Glob(filepath.Join(w.dirs.State, "containerd", "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	for _, owner := range append(owners, runtimes...) {
+		sum := sha256.Sum256([]byte(owner))
+		for _, pattern := range []string{"/sys/fs/cgroup/cove/", "/sys/fs/cgroup/*/cove/"} {
+			for _, size := range []int{4, 8} { // bytes of the sum that drivers name their instance by
+				groups, err := filepath.Glob(pattern + hex.EncodeToString(sum[:size]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				left = append(left, groups...)
+			}
+		}
+	}
+	return left
 }
 
 // leftovers lists processes and mounts that carry this world's directories in their

@@ -1,6 +1,11 @@
 package bundle
 
-import "strings"
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+)
 
 // GvisorFlags are the flags of gVisor's program for every sandbox. What gVisor would allow
 // by an annotation or a default is said again: the defaults are upstream's to change.
@@ -19,4 +24,22 @@ func GvisorState(file, container string) bool {
 		}
 	}
 	return false
+}
+
+// ReleaseGvisor detaches what gVisor keeps mounted in its state directory, root, from one
+// sandbox to the next, an empty network namespace. It does so when no sandbox is left: each
+// has an entry in bundles.
+func ReleaseGvisor(bundles, root string) error {
+	if left, err := os.ReadDir(bundles); len(left) > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	namespace := filepath.Join(root, "null-netns")
+	if err := UnmountAll(namespace); err != nil {
+		return err
+	}
+	err := os.Remove(namespace)
+	if errors.Is(err, os.ErrNotExist) { // never used
+		return nil
+	}
+	return err
 }
