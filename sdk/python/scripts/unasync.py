@@ -1,7 +1,7 @@
 """Makes cove._sync of cove._async: python scripts/unasync.py [--check].
 
-The words of asyncio are taken out, token by token; ``_io.py`` is written by hand on both
-sides. With --check nothing is written, and a difference is an error.
+The words of asyncio are taken out, token by token; ``_io.py`` and ``_parallel.py``
+are written by hand on both sides. With --check nothing is written, and a difference is an error.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "cove" / "_async"
 TARGET = SOURCE.with_name("_sync")
-BY_HAND = {"__init__.py", "_io.py"}
+BY_HAND = {"__init__.py", "_io.py", "_parallel.py"}
 
 NAMES = {
     "AsyncIterator": "Iterator",
@@ -25,6 +25,8 @@ NAMES = {
     "asynccontextmanager": "contextmanager",
     "aclose": "close",
     "aiter_raw": "iter_raw",
+    "async_run": "run",
+    "async_run_parallel": "run_parallel",
 }
 
 

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from ._async._client import AsyncCove
     from ._async._commands import AsyncCommandHandle
     from ._async._pty import AsyncPtyHandle
+    from ._async._run import async_run, async_run_parallel
     from ._async._sandbox import AsyncSandbox
+    from ._runs import Change, Retry, RunCommandResult, RunRequest, RunResult
     from ._sync._client import Cove
     from ._sync._commands import CommandHandle
     from ._sync._pty import PtyHandle
+    from ._sync._run import run, run_parallel
     from ._sync._sandbox import Sandbox
     from .errors import (
         CommandFailed,
@@ -72,6 +75,7 @@ __all__ = [
     "AsyncCove",
     "AsyncPtyHandle",
     "AsyncSandbox",
+    "Change",
     "CommandFailed",
     "CommandHandle",
     "CommandResult",
@@ -100,6 +104,10 @@ __all__ = [
     "ProcessInfo",
     "PtyHandle",
     "PtySize",
+    "Retry",
+    "RunCommandResult",
+    "RunRequest",
+    "RunResult",
     "RuntimeInfo",
     "Sandbox",
     "SandboxInfo",
@@ -115,6 +123,10 @@ __all__ = [
     "VersionInfo",
     "WriteEntry",
     "__version__",
+    "async_run",
+    "async_run_parallel",
+    "run",
+    "run_parallel",
 ]
 
 _HOMES = {
@@ -122,10 +134,19 @@ _HOMES = {
     "AsyncCommandHandle": "._async._commands",
     "AsyncPtyHandle": "._async._pty",
     "AsyncSandbox": "._async._sandbox",
+    "Change": "._runs",
     "Cove": "._sync._client",
     "CommandHandle": "._sync._commands",
     "PtyHandle": "._sync._pty",
+    "Retry": "._runs",
+    "RunCommandResult": "._runs",
+    "RunRequest": "._runs",
+    "RunResult": "._runs",
     "Sandbox": "._sync._sandbox",
+    "async_run": "._async._run",
+    "async_run_parallel": "._async._run",
+    "run": "._sync._run",
+    "run_parallel": "._sync._run",
 }
 
 

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .errors import ForbiddenError, InvalidError, UnavailableError
+
+if TYPE_CHECKING:
+    import ssl
 
 #: A daemon attaches the sandboxes of its predecessor before it serves.
 START_TIMEOUT = 60.0
@@ -43,6 +47,40 @@ def locate(url: str | None) -> Address:
             raise _invalid(url)
         return Address(f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}")
     raise _invalid(url)
+
+
+def key(given: str | None) -> str | None:
+    """Returns the API key that was given, or that of COVE_API_KEY."""
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"api_key must be str, not {type(given).__name__}")
+    found = given or os.environ.get("COVE_API_KEY") or None
+    # In a header it would break the request, and the error of that would show it.
+    if found and not (found.isascii() and found.isprintable() and " " not in found):
+        raise InvalidError(
+            "the API key has characters that no key has", hint="check for line breaks and blanks around it"
+        )
+    return found
+
+
+def seconds(name: str, value: float | None) -> float | None:
+    """Returns a number of seconds, which is positive."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not value > 0:
+        raise InvalidError(f"{name} is {value}", hint="give seconds, or None for the default")
+    return value
+
+
+def trusted(verify: bool | str | ssl.SSLContext) -> bool | str | ssl.SSLContext:
+    """Returns what certificates are checked by, once its type is."""
+    if not isinstance(verify, (bool, str)):
+        import ssl
+
+        if not isinstance(verify, ssl.SSLContext):
+            raise TypeError(f"verify must be bool, a file's path or an SSLContext, not {type(verify).__name__}")
+    return verify
 
 
 def _invalid(url: str) -> InvalidError:

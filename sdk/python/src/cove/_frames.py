@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ._model import nonsense
+from ._model import integer, nonsense, outcome
 from .errors import from_body
 from .types import CommandResult, Output
 
@@ -158,20 +158,16 @@ class Collector:
         elif frame.kind == STDERR:
             self._stderr.add(frame.data)
         elif frame.kind == START:
-            self._pid = int(frame.object.get("pid") or 0)
+            self._pid = integer(frame.object.get("pid"))
         elif frame.kind == EXIT:
             return self._result(frame.object.get("exit") or {})
         return None
 
-    def _result(self, exit: dict[str, Any]) -> CommandResult:
+    def _result(self, exit: object) -> CommandResult:
         return CommandResult(
-            exit_code=int(exit.get("code", -1)),
+            **outcome(exit, "code"),
             stdout_bytes=self._stdout.bytes(),
             stderr_bytes=self._stderr.bytes(),
-            timed_out=bool(exit.get("timed_out")),
             truncated=self._stdout.truncated or self._stderr.truncated,
-            duration=float(exit.get("duration_ms") or 0) / 1000,
-            signal=str(exit.get("signal") or ""),
             pid=self._pid,
-            error=str(exit.get("error") or ""),
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import binascii
 import re
-from dataclasses import fields
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -33,10 +35,68 @@ def parse(cls: type[T], data: object) -> T:
         raise nonsense(str(error)) from error
 
 
+def known(cls: type[T], data: object) -> Iterator[T]:
+    """Yields data as a cls, or nothing: an event of a kind that is not known here may lack
+    what every other has."""
+    if isinstance(data, dict) and any(f.name not in data for f in _required(cls)):
+        return
+    yield parse(cls, data)
+
+
+def _required(cls: type[Any]) -> list[Field[Any]]:
+    return [f for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+
+
 def parse_list(cls: type[T], data: object, member: str) -> list[T]:
     """Returns the list that is data's member."""
-    items = data.get(member) if isinstance(data, dict) else None
-    return [parse(cls, item) for item in items or []]
+    items = data.get(member, []) if isinstance(data, dict) else data
+    if items is None:
+        return []
+    if not isinstance(items, list) or not isinstance(data, dict):
+        raise nonsense(f"a list of {member} was expected")
+    return [parse(cls, item) for item in items]
+
+
+def outcome(data: object, code: str) -> dict[str, Any]:
+    """Returns how a command ended as a CommandResult has it; code is the member that is its
+    exit code."""
+    if not isinstance(data, dict):
+        raise nonsense("a result that is no object")
+    try:
+        return {
+            "exit_code": int(data.get(code, -1)),
+            "timed_out": bool(data.get("timed_out")),
+            "duration": float(data.get("duration_ms") or 0) / 1000,
+            "signal": str(data.get("signal") or ""),
+            "error": str(data.get("error") or ""),
+        }
+    except (TypeError, ValueError) as error:
+        raise nonsense(str(error)) from error
+
+
+def output(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a command that was run in one request wrote, and how it ended."""
+    coded = data.get("encoding") == "base64" if isinstance(data, dict) else False
+    return {
+        **outcome(data, "exit_code"),
+        "stdout_bytes": binary(data.get("stdout")) if coded else str(data.get("stdout") or "").encode(),
+        "stderr_bytes": binary(data.get("stderr")) if coded else str(data.get("stderr") or "").encode(),
+        "truncated": bool(data.get("truncated")),
+        "pid": integer(data.get("pid")),
+    }
+
+
+def binary(value: object) -> bytes:
+    """Returns what base64 stands for."""
+    try:
+        return binascii.a2b_base64(str(value or ""))
+    except ValueError as error:
+        raise nonsense("it is no base64") from error
+
+
+def integer(value: object) -> int:
+    """Returns a number, 0 where there is none."""
+    return int(value) if isinstance(value, (int, float)) else 0
 
 
 def _convert(cls: type[Any], name: str, value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,36 @@ def check(name: str, value: object, *types: type) -> None:
         return
     wanted = " or ".join(t.__name__ for t in types)
     raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def text(name: str, value: str | None) -> str | None:
+    """Returns text, or None."""
+    check(name, value, str)
+    return value
+
+
+def function(name: str, value: object) -> None:
+    """Raises TypeError unless value is None or can be called."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{name} must be callable, not {type(value).__name__}")
+
+
+def number(name: str, value: float) -> float:
+    """Returns a number of seconds or of something else, which is not negative."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, not {type(value).__name__}")
+    if not value >= 0:
+        raise InvalidError(f"{name} is {value}", hint="give a number that is not negative")
+    return value
+
+
+def at_least_one(name: str, value: int) -> int:
+    """Returns a positive number of something."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be int, not {type(value).__name__}")
+    if value < 1:
+        raise InvalidError(f"{name} is {value}", hint="give 1 or more")
+    return value
 
 
 def duration(name: str, value: Duration | None) -> str | float | None:
@@ -71,6 +102,16 @@ def text_map(name: str, value: object) -> dict[str, str] | None:
     return dict(value)
 
 
+def below(path: object) -> str:
+    """Returns a path of a file that is to be below the workdir."""
+    if not isinstance(path, str):
+        raise TypeError(f"a path must be str, not {type(path).__name__}")
+    clean = posixpath.normpath(path)
+    if not path or path.endswith("/") or "\0" in path or clean in (".", "..") or clean.startswith(("/", "../")):
+        raise InvalidError(f"{path!r} is no name of a file below the workdir", hint="give a relative path, without ..")
+    return clean
+
+
 def one(first: str, a: Any, second: str, b: Any) -> Any:
     """Returns the one of two spellings that was given."""
     if a is not None and b is not None:
@@ -95,11 +136,24 @@ def strings(name: str, value: object) -> list[str] | None:
     return list(value)
 
 
+def items(name: str, value: object) -> list[Any]:
+    """Returns a list, empty where nothing was given."""
+    if value is None:
+        return []
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, not {type(value).__name__}")
+    return list(value)
+
+
 def secret(value: Secret | str) -> dict[str, Any]:
     """Returns the use of a secret."""
     if isinstance(value, str):
         return {"name": value}
-    check("a secret", value, Secret)
+    if not isinstance(value, Secret):
+        raise TypeError(f"a secret must be str or Secret, not {type(value).__name__}")
+    check("a secret's name", value.name, str)
+    check("a secret's value", value.value, str)
+    check("a secret's env", value.env, str)
     return drop_none(
         {
             "name": value.name,
@@ -114,7 +168,7 @@ def secret(value: Secret | str) -> dict[str, Any]:
 NetworkLike = bool | str | Sequence[str] | Network | Mapping[str, Any]
 
 
-def network(value: NetworkLike | None) -> dict[str, Any] | None:
+def policy(value: NetworkLike | None) -> dict[str, Any] | None:
     """Returns a policy: of True (public addresses), False (nothing), a mode, or rules."""
     if value is None:
         return None
@@ -125,13 +179,15 @@ def network(value: NetworkLike | None) -> dict[str, Any] | None:
             raise InvalidError(f"network is {value!r}", hint="give none, open, a list of rules, or a Network")
         return {"mode": value}
     if isinstance(value, Network):
+        check("mode", value.mode, str)
+        check("limits", value.limits, Mapping)
         return drop_none(
             {
                 "mode": value.mode,
                 "allow": strings("allow", value.allow) or None,
                 "deny": strings("deny", value.deny) or None,
-                "secrets": [secret(s) for s in value.secrets] or None,
-                "requests": [dict(r) for r in value.requests] or None,
+                "secrets": [secret(s) for s in items("secrets", value.secrets)] or None,
+                "requests": [_rule(r) for r in items("requests", value.requests)] or None,
                 "limits": dict(value.limits) if value.limits else None,
                 "final": value.final or None,
             }
@@ -141,11 +197,21 @@ def network(value: NetworkLike | None) -> dict[str, Any] | None:
     return {"mode": "allow", "allow": strings("network", value)}
 
 
+def _rule(value: object) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"a rule on requests must be a dict, not {type(value).__name__}")
+    return dict(value)
+
+
 def mount(value: Mount | Mapping[str, Any]) -> dict[str, Any]:
     """Returns a mount."""
     if isinstance(value, Mapping):
         return dict(value)
-    check("a mount", value, Mount)
+    if not isinstance(value, Mount):
+        raise TypeError(f"a mount must be Mount, not {type(value).__name__}")
+    check("a mount's target", value.target, str)
+    check("a mount's source", value.source, str)
+    check("a mount's size", value.size, int, str)
     return drop_none(
         {
             "type": value.type,
@@ -158,12 +224,12 @@ def mount(value: Mount | Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def ports(value: Sequence[int] | Mapping[int, int] | None) -> list[dict[str, int]] | None:
+def publish(value: Sequence[int] | Mapping[int, int] | None) -> list[dict[str, int]] | None:
     """Returns published ports: a list of ports inside, or ports inside to ports here."""
     if value is None:
         return None
-    pairs = value.items() if isinstance(value, Mapping) else [(port, 0) for port in value]
-    return [drop_none({"port": port_number(inside), "host_port": here or None}) for inside, here in pairs]
+    pairs = value.items() if isinstance(value, Mapping) else [(port, 0) for port in items("ports", value)]
+    return [drop_none({"port": port_number(a), "host_port": port_number(b) if b else None}) for a, b in pairs]
 
 
 def port_number(value: object) -> int:
@@ -175,15 +241,88 @@ def port_number(value: object) -> int:
     return value
 
 
-def ulimits(value: Mapping[str, int | tuple[int, int]] | None) -> list[dict[str, Any]] | None:
+def _ulimits(value: Mapping[str, int | tuple[int, int]] | None) -> list[dict[str, Any]] | None:
     """Returns resource limits: name to limit, or to soft and hard limit."""
     if value is None:
         return None
+    check("ulimits", value, Mapping)
     pairs = {name: v if isinstance(v, tuple) else (v, v) for name, v in value.items()}
+    for name, pair in pairs.items():
+        if not isinstance(name, str) or [type(bound) for bound in pair] != [int, int]:
+            raise TypeError(f"ulimits must map str to int, or to a soft and a hard one, not {name!r} to {pair!r}")
     return [{"name": name, "soft": soft, "hard": hard} for name, (soft, hard) in pairs.items()]
 
 
-def limits(value: Limits | None) -> dict[str, Any]:
+def sandbox(
+    *,
+    runtime: str | None = None,
+    limits: Limits | None = None,
+    image: str | None = None,
+    template: str | None = None,
+    lifetime: Duration | None = None,
+    idle: Duration | None = None,
+    command_timeout: Duration | None = None,
+    env: Mapping[str, str] | None = None,
+    envs: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+    name: str | None = None,
+    user: str | None = None,
+    workdir: str | None = None,
+    network: NetworkLike | None = None,
+    secrets: Sequence[Secret | str] | None = None,
+    mounts: Sequence[Mount | Mapping[str, Any]] | None = None,
+    ports: Sequence[int] | Mapping[int, int] | None = None,
+    hosts: Mapping[str, str] | None = None,
+    ulimits: Mapping[str, int | tuple[int, int]] | None = None,
+    read_only: bool | None = None,
+    platform: str | None = None,
+    pull: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    best_effort: bool | None = None,
+) -> dict[str, Any]:
+    """Returns the spec of a sandbox."""
+    for what, text in {
+        "runtime": runtime, "image": image, "template": template, "name": name, "user": user,
+        "workdir": workdir, "platform": platform, "pull": pull,
+    }.items():  # fmt: skip
+        check(what, text, str)
+    check("read_only", read_only, bool)
+    check("best_effort", best_effort, bool)
+    check("options", options, Mapping)
+    body = _limits(limits)
+    if network is not None:
+        body["network"] = policy(network)
+    if secrets is not None:
+        rules = body.setdefault("network", {})
+        rules["secrets"] = [*rules.get("secrets", []), *(secret(s) for s in items("secrets", secrets))]
+    if command_timeout is not None:
+        body["timeout"] = duration("command_timeout", command_timeout)
+    if read_only is not None:
+        body["read_only"] = read_only
+    body.update(
+        runtime=runtime,
+        image=one("image", image, "template", template),
+        name=name,
+        env=text_map("env", one("env", env, "envs", envs)),
+        labels=text_map("labels", one("labels", labels, "metadata", metadata)),
+        user=user,
+        workdir=workdir,
+        idle=duration("idle", idle),
+        ttl=duration("ttl", lifetime),
+        mounts=[mount(m) for m in items("mounts", mounts)] or None,
+        ports=publish(ports),
+        hosts=text_map("hosts", hosts),
+        ulimits=_ulimits(ulimits),
+        platform=platform,
+        pull=pull,
+        options=dict(options) if options else None,
+        best_effort=best_effort,
+    )
+    return drop_none(body)
+
+
+def _limits(value: Limits | None) -> dict[str, Any]:
     """Returns the parts of a spec that a Limits is about."""
     check("limits", value, Limits)
     if value is None:
@@ -199,7 +338,7 @@ def limits(value: Limits | None) -> dict[str, Any]:
         {
             "limits": drop_none(bounds) or None,
             "timeout": duration("limits.timeout", value.timeout),
-            "network": network(value.network),
+            "network": policy(value.network),
             "read_only": value.fs_readonly or None,
         }
     )

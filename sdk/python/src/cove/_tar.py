@@ -3,11 +3,15 @@ which is hostile."""
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import posixpath
 import stat
 import tarfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO
 
 from .errors import NotFoundError, UnavailableError, UnsupportedError
@@ -20,25 +24,56 @@ class LeftOut:
     """What a copy could not carry."""
 
     def __init__(self) -> None:
-        self._entries: list[str] = []
+        self.entries: list[str] = []
+        """Names, and why."""
 
     def add(self, name: str, why: str) -> None:
         """Notes an entry."""
-        self._entries.append(f"{name[:200]!r} {why}")
+        self.entries.append(f"{name[:200]!r} {why}")
 
     def check(self) -> None:
         """Raises an error that lists the entries, if there are any."""
-        if self._entries:
-            more = len(self._entries) - 10
-            text = "; ".join(self._entries[:10]) + (f"; and {more} more" if more > 0 else "")
+        if self.entries:
+            more = len(self.entries) - 10
+            text = "; ".join(self.entries[:10]) + (f"; and {more} more" if more > 0 else "")
             raise UnsupportedError(f"left out: {text}", hint="everything else was copied")
 
 
 def pack(root: str, left: LeftOut) -> Iterator[bytes]:
-    """Yields a tar of what the directory root holds. Symlinks are kept as they are; what is
-    neither file, directory nor symlink is left out."""
+    """Yields a tar of what the directory root holds, in pieces of some size. Symlinks are
+    kept as they are; what is neither file, directory nor symlink is left out."""
     if not os.path.isdir(root):
         raise NotFoundError(f"{root} is not a directory", hint="check the path on this machine")
+    return _gather(_walk(root, left))
+
+
+def pack_files(files: Mapping[str, bytes]) -> Iterator[bytes]:
+    """Yields a tar of files, by path."""
+    return _gather(_members(files))
+
+
+def _gather(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yields the same in larger pieces: each is a step on its way."""
+    gathered = bytearray()
+    for piece in pieces:
+        gathered += piece
+        if len(gathered) >= _PIECE:
+            yield bytes(gathered)
+            gathered.clear()
+    yield bytes(gathered)
+
+
+def _members(files: Mapping[str, bytes]) -> Iterator[bytes]:
+    for name, data in files.items():
+        entry = tarfile.TarInfo(name)
+        entry.size, entry.mtime = len(data), int(time.time())
+        yield _header(entry)
+        yield data
+        yield bytes(-entry.size % tarfile.BLOCKSIZE)
+    yield bytes(2 * tarfile.BLOCKSIZE)
+
+
+def _walk(root: str, left: LeftOut) -> Iterator[bytes]:
     for directory, folders, files in os.walk(root, onerror=_raise):
         folders.sort()
         for name in [*folders, *sorted(files)]:
@@ -94,6 +129,75 @@ def unpack(archive: IO[bytes], target: str) -> None:
     Unpacker(os.path.realpath(target)).run(archive)
 
 
+def apply(target: str, gone: Iterable[tuple[str, str | None]], archive: bytes | None) -> None:
+    """Changes the directory target, which is made: removes what is gone, or has become of
+    another type, and extracts the archive, which is gzipped, as ``unpack`` does."""
+    os.makedirs(target, exist_ok=True)
+    root = os.path.realpath(target)
+    for name, type_ in sorted(gone, key=lambda pair: pair[0], reverse=True):  # what a directory holds before itself
+        _remove(root, name, type_)
+    if archive is not None:
+        with _plain(archive) as plain:
+            unpack(plain, root)
+
+
+def _remove(root: str, name: str, type_: str | None) -> None:
+    clean = posixpath.normpath(name)
+    if clean == "." or not _local(clean):
+        return
+    path = root
+    for part in clean.split("/"):
+        # Not through a symlink, and not through what is no directory here.
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            return
+        path = os.path.join(path, part)
+        if not os.path.lexists(path):
+            return
+    folder = stat.S_ISDIR(os.lstat(path).st_mode)
+    if type_ is not None and folder == (type_ == "directory"):
+        return
+    if not folder:
+        os.unlink(path)
+        return
+    try:
+        os.rmdir(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise  # with more inside than the run knew of, it stays
+
+
+@contextmanager
+def _plain(archive: bytes) -> Iterator[IO[bytes]]:
+    """Gives what a gzipped archive holds."""
+    import gzip
+    import zlib
+
+    try:
+        with gzip.open(io.BytesIO(archive)) as plain:
+            yield plain  # type: ignore[misc] # it is read, and nothing else
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        raise _broken() from error
+
+
+def contents(archive: bytes) -> dict[str, bytes]:
+    """Returns the files of a gzipped tar by path, but for those whose names lead out."""
+    files: dict[str, bytes] = {}
+    try:
+        with _plain(archive) as plain, tarfile.open(fileobj=plain, mode="r:", errorlevel=1) as tar:
+            for entry in tar:
+                name = posixpath.normpath(entry.name)
+                if entry.isreg() and _local(name) and _local(entry.name, climb=True):
+                    source = tar.extractfile(entry)
+                    files[name] = b"" if source is None else source.read()
+    except tarfile.TarError as error:
+        raise _broken() from error
+    return files
+
+
+def _broken() -> UnavailableError:
+    return UnavailableError("the sandbox sent an archive that is broken", hint="try again")
+
+
 class Unpacker:
     """Writes a tar below a directory. A directory once seen to be real stays so, since
     nothing here replaces one."""
@@ -111,7 +215,7 @@ class Unpacker:
                 for entry in tar:
                     self._entry(tar, entry)
         except (tarfile.TarError, EOFError) as error:
-            raise UnavailableError("the sandbox sent an archive that is broken", hint="try again") from error
+            raise _broken() from error
         self._finish()
         self._left.check()
 

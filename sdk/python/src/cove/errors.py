@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .types import CommandResult
@@ -29,13 +29,15 @@ __all__ = [
 class CoveError(Exception):
     """The base of every error that Cove reports."""
 
-    code: ClassVar[str] = "internal"
+    code: str = "internal"
 
-    def __init__(self, message: str, *, hint: str = "", exit_code: int = 0) -> None:
+    def __init__(self, message: str, *, hint: str = "", exit_code: int = 0, retry_after: float | None = None) -> None:
         self.message = message
         self.hint = hint
         #: As shells have it, of a command that could not be started: 127, 126; else 0.
         self.exit_code = exit_code
+        #: In how many seconds it may be tried again, where the daemon said so.
+        self.retry_after = retry_after
         super().__init__(message)
 
     def __str__(self) -> str:
@@ -43,11 +45,15 @@ class CoveError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions cross process borders, as from a multiprocessing pool.
-        return _rebuild, (type(self), self.message, self.hint, self.exit_code)
+        return _rebuild, (type(self), self.message, self.hint, self.exit_code, self.retry_after, self.code)
 
 
-def _rebuild(cls: type[CoveError], message: str, hint: str, exit_code: int) -> CoveError:
-    return cls(message, hint=hint, exit_code=exit_code)
+def _rebuild(
+    cls: type[CoveError], message: str, hint: str, exit_code: int, retry_after: float | None, code: str
+) -> CoveError:
+    error = cls(message, hint=hint, exit_code=exit_code, retry_after=retry_after)
+    error.code = code
+    return error
 
 
 class InvalidError(CoveError, ValueError):
@@ -176,17 +182,21 @@ _STATUSES = {
 }  # fmt: skip
 
 
-def from_body(body: object, status: int = 500) -> CoveError:
-    """Returns the error that a reply's ``error`` object describes."""
+def from_body(body: object, status: int = 500, retry_after: float | None = None) -> CoveError:
+    """Returns the error that a reply's ``error`` object describes. One of a code that is not
+    known here keeps it, and has the class that the status says."""
     data: dict[str, Any] = body if isinstance(body, dict) else {}
     code = str(data.get("code") or "")
     cls = _CLASSES.get(code) or from_status(status)
     exit_code = data.get("exit_code")
-    return cls(
+    error = cls(
         str(data.get("message") or code or cls.code),
         hint=str(data.get("hint") or ""),
         exit_code=exit_code if isinstance(exit_code, int) else 0,
+        retry_after=retry_after,
     )
+    error.code = code or cls.code
+    return error
 
 
 def from_status(status: int) -> type[CoveError]:

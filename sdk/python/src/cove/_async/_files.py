@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal, Union, overload
 
 from .. import _spec as spec
-from .._model import parse, parse_list
+from .._model import known, parse, parse_list
 from ..errors import ConflictError, NotFoundError
 from ..types import FileEvent, FileInfo, Path, WriteEntry
 from ._io import in_thread, upload
@@ -232,7 +232,8 @@ class AsyncWatch:
 
     async def __aiter__(self) -> AsyncIterator[FileEvent]:
         async for data in self._events:
-            yield parse(FileEvent, data)
+            for event in known(FileEvent, data):
+                yield event
 
     async def stop(self) -> None:
         """Stops watching."""

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from .. import _spec as spec
 from .._frames import PTY
-from .._model import parse
-from ..types import CommandResult, Duration, ProcessInfo, PtySize
-from ._commands import AsyncCommandHandle, Command, _pid
+from ..types import CommandResult, Duration, PtySize
+from ._commands import AsyncCommandHandle, Command, _pid, launch
 from ._io import tell
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ class AsyncPtyHandle(AsyncCommandHandle):
 
     async def wait_pty(self, on_data: AsyncDataCallback) -> CommandResult:
         """Hands on what the terminal shows until the process ends."""
+        spec.function("on_data", on_data)
         async for data in self.data():
             await tell(on_data, data)
         return await self.wait()
@@ -64,14 +64,12 @@ class AsyncPty:
             "command": _SHELL if cmd is None else spec.command(cmd),
             "tty": {"rows": size.rows, "cols": size.cols},
             "env": environment,
-            "cwd": spec.one("workdir", workdir, "cwd", cwd),
-            "user": user,
+            "cwd": spec.text("workdir", spec.one("workdir", workdir, "cwd", cwd)),
+            "user": spec.text("user", user),
             "timeout": spec.duration("timeout", timeout),
-            "tag": tag,
+            "tag": spec.text("tag", tag),
         }
-        path = await self._sandbox._path("/processes")
-        reply = await self._sandbox._transport.json("POST", path, json=spec.drop_none(body))
-        return AsyncPtyHandle(self._sandbox, parse(ProcessInfo, reply).pid)
+        return AsyncPtyHandle(self._sandbox, await launch(self._sandbox, body))
 
     async def connect(self, pid: int) -> AsyncPtyHandle:
         """Returns a handle on a terminal's process."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _lease
 from .. import _spec as spec
 from .._lease import Lease, keeper
-from .._model import parse, parse_list
+from .._model import known, parse, parse_list
 from ..errors import CoveError, InvalidError, TimedOutError, closed
 from ..types import (
     CommandResult,
@@ -98,45 +98,16 @@ class AsyncSandbox:
         verify: bool | str | ssl.SSLContext = True,
         transport: AsyncTransport | None = None,
     ) -> None:
-        for what, value in {
-            "runtime": runtime, "image": image, "template": template, "name": name, "user": user,
-            "workdir": workdir, "platform": platform, "pull": pull, "url": url, "api_key": api_key,
-        }.items():  # fmt: skip
-            spec.check(what, value, str)
-        for what, flag in {"read_only": read_only, "best_effort": best_effort, "keep": keep, "reuse": reuse}.items():
-            spec.check(what, flag, bool)
-        spec.check("options", options, Mapping)
+        spec.check("keep", keep, bool)
+        spec.check("reuse", reuse, bool)
         lifetime = spec.one("ttl", ttl, "timeout", timeout)
-        body = spec.limits(limits)
-        if network is not None:
-            body["network"] = spec.network(network)
-        if secrets:
-            policy = body.setdefault("network", {})
-            policy["secrets"] = [*policy.get("secrets", []), *(spec.secret(s) for s in secrets)]
-        if command_timeout is not None:
-            body["timeout"] = spec.duration("command_timeout", command_timeout)
-        body.update(
-            runtime=runtime,
-            image=spec.one("image", image, "template", template),
-            name=name,
-            env=spec.text_map("env", spec.one("env", env, "envs", envs)),
-            labels=spec.text_map("labels", spec.one("labels", labels, "metadata", metadata)),
-            user=user,
-            workdir=workdir,
-            idle=spec.duration("idle", idle),
-            ttl=spec.duration("ttl", lifetime),
-            mounts=[spec.mount(m) for m in mounts] if mounts else None,
-            ports=spec.ports(ports),
-            hosts=spec.text_map("hosts", hosts),
-            ulimits=spec.ulimits(ulimits),
-            platform=platform,
-            pull=pull,
-            options=dict(options) if options else None,
+        self._spec = spec.sandbox(
+            runtime=runtime, limits=limits, image=image, template=template, lifetime=lifetime, idle=idle,
+            command_timeout=command_timeout, env=env, envs=envs, labels=labels, metadata=metadata, name=name,
+            user=user, workdir=workdir, network=network, secrets=secrets, mounts=mounts, ports=ports, hosts=hosts,
+            ulimits=ulimits, read_only=read_only, platform=platform, pull=pull, options=options,
             best_effort=best_effort,
-        )
-        if read_only is not None:
-            body["read_only"] = read_only
-        self._spec = spec.drop_none(body)
+        )  # fmt: skip
         # Text such as "2h" is for the daemon to read, so that there is no short lease then.
         self._keep = keep or isinstance(lifetime, str)
         self._removes = not keep
@@ -465,7 +436,7 @@ class AsyncSandbox:
     async def set_network(self, network: spec.NetworkLike) -> NetworkStatus:
         """Changes what the sandbox may reach; holds when this returns. Connections that are
         not allowed any more are closed."""
-        update = spec.network(network)
+        update = spec.policy(network)
         if update is None:
             raise TypeError("network must not be None")
         if update == {"mode": "none"}:
@@ -487,7 +458,8 @@ class AsyncSandbox:
         """Yields those decisions, kept ones first, until the sandbox ends."""
         path = await self._path("/network/log")
         async for data in self._transport.events(path, params={"after": str(after)}):
-            yield parse(NetworkEvent, data)
+            for decision in known(NetworkEvent, data):
+                yield decision
 
     async def stats(self) -> Stats:
         """Returns what the sandbox uses now."""
@@ -497,7 +469,8 @@ class AsyncSandbox:
         """Yields what it uses, again after every interval, until it ends."""
         path = await self._path("/stats")
         async for data in self._transport.events(path, params={"interval": f"{interval}s"}):
-            yield parse(Stats, data)
+            for stats in known(Stats, data):
+                yield stats
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """Yields what happens to this sandbox: from now on, or what is kept after a number."""
@@ -505,7 +478,8 @@ class AsyncSandbox:
         if after is not None:
             params["after"] = str(after)
         async for data in self._transport.events("/v1/events", params=params):
-            yield parse(Event, data)
+            for event in known(Event, data):
+                yield event
 
 
 # In the class, these names are taken.

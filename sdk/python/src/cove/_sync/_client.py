@@ -6,15 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .. import _spec as spec
-from .._model import parse, parse_list
-from ..types import Event, RuntimeInfo, SandboxInfo, SecretInfo, VersionInfo
+from .._model import known, parse, parse_list
+from .._runs import Command, RunRequest, RunResult
+from ..types import Event, Path, RuntimeInfo, SandboxInfo, SecretInfo, VersionInfo
+from ._run import one_shot, several
 from ._sandbox import Sandbox
 from ._transport import Transport
 
 if TYPE_CHECKING:
     import ssl
 
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
+
+    from .._options import RunOptions
 
 
 class Cove:
@@ -56,6 +60,20 @@ class Cove:
         """Returns the sandboxes that there are."""
         return Sandbox.list(labels, state, transport=self._transport)
 
+    def run(
+        self,
+        commands: Command | Sequence[Command],
+        files: Path | Mapping[str, str | bytes] | None = None,
+        **options: Unpack[RunOptions],
+    ) -> RunResult:
+        """Runs commands in a sandbox of their own; takes what RunRequest takes."""
+        return one_shot(self._transport, RunRequest(commands, files, **options))
+
+    def run_parallel(self, requests: Sequence[RunRequest | Mapping[str, Any]], concurrency: int = 4) -> _Runs:
+        """Does several runs, some at the same time, and returns for each its result or its
+        error. One for which the host has no room now is tried again."""
+        return several(self._transport, requests, concurrency)
+
     def version(self) -> VersionInfo:
         """Returns what the daemon is."""
         return parse(VersionInfo, self._transport.json("GET", "/v1/version"))
@@ -77,11 +95,13 @@ class Cove:
         if not follow:
             params["no_follow"] = "true"
         for data in self._transport.events("/v1/events", params=params, finite=not follow):
-            yield parse(Event, data)
+            for event in known(Event, data):
+                yield event
 
 
 _Infos = list[SandboxInfo]
 _Runtimes = list[RuntimeInfo]
+_Runs = list[RunResult | Exception]
 
 
 class Secrets:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, overload
 
 from .. import _spec as spec
 from .._frames import EXIT, MAX_OUTPUT, PTY, STDERR, STDOUT, Collector, Frame, Text, Texts
-from .._model import nonsense, parse, parse_list
+from .._model import nonsense, output, parse, parse_list
 from ..errors import NotFoundError, TimedOutError
 from ..types import CommandResult, Duration, Output, ProcessInfo, PtySize
 from ._io import tell
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 Command = Union[str, Sequence[str]]
 # In the class, list is a method.
 _Infos = list[ProcessInfo]
-
-#: More than the command's own time, which a reply may take over a network.
-_SLACK = 30.0
 
 
 class Commands:
@@ -107,17 +104,17 @@ class Commands:
         body = {
             "command": spec.command(cmd),
             "env": spec.text_map("env", spec.one("env", env, "envs", envs)),
-            "cwd": _text("workdir", spec.one("workdir", workdir, "cwd", cwd)),
-            "user": _text("user", user),
+            "cwd": spec.text("workdir", spec.one("workdir", workdir, "cwd", cwd)),
+            "user": spec.text("user", user),
             "timeout": spec.duration("timeout", timeout),
         }
         spec.check("background", background, bool)
         spec.check("stdin", stdin, str, bytes, bool)
         spec.check("max_output", max_output, int, str)
         spec.check("tag", tag, str)
-        for name, callback in (("on_stdout", on_stdout), ("on_stderr", on_stderr)):
-            if callback is not None and not callable(callback):
-                raise TypeError(f"{name} must be callable, not {type(callback).__name__}")
+        spec.check("check", check, bool)
+        spec.function("on_stdout", on_stdout)
+        spec.function("on_stderr", on_stderr)
         if background:
             return self._start(body, stdin, tag, on_stdout, on_stderr)
         if stdin is True or tag is not None:
@@ -140,7 +137,7 @@ class Commands:
         sandbox = self._sandbox
         path = sandbox._path("/exec")
         if sandbox._transport.local and on_stdout is None and on_stderr is None:
-            return _result(sandbox._transport.json("POST", path, json=body))
+            return CommandResult(**output(sandbox._transport.json("POST", path, json=body)))
         # Streams say that they live, so that a network that died is noticed.
         limit = body.get("max_output")
         frames = sandbox._transport.frames("POST", path, json=body)
@@ -156,9 +153,7 @@ class Commands:
     ) -> CommandHandle:
         body["stdin"] = True if stdin else None
         body["tag"] = tag
-        path = self._sandbox._path("/processes")
-        reply = self._sandbox._transport.json("POST", path, json=spec.drop_none(body))
-        handle = CommandHandle(self._sandbox, parse(ProcessInfo, reply).pid, on_stdout, on_stderr)
+        handle = CommandHandle(self._sandbox, launch(self._sandbox, body), on_stdout, on_stderr)
         if isinstance(stdin, (str, bytes)) and stdin:
             handle.send_stdin(stdin, close=True)
         return handle
@@ -318,9 +313,12 @@ class OutputStream:
 
     def raw(self) -> Iterator[bytes]:
         """Yields bytes as they come, until the process ends."""
-        kinds = (STDERR,) if self._name == "stderr" else (STDOUT, PTY)
-        skip = {"stdout_offset": "end"} if self._name == "stderr" else {"stderr_offset": "end"}
-        for frame in self._handle._follow(skip):
+        for data in self._pieces(follow=True):
+            yield data
+
+    def _pieces(self, follow: bool) -> Iterator[bytes]:
+        kinds, other = ((STDERR,), "stdout") if self._name == "stderr" else ((STDOUT, PTY), "stderr")
+        for frame in self._handle._follow({other + "_offset": "end"}, follow=follow):
             if frame.kind in kinds:
                 yield frame.data
 
@@ -353,12 +351,15 @@ class OutputStream:
         """Returns what was written so far."""
         text = Text()
         done = ""
-        for frame in self._handle._follow(follow=False):
-            if (frame.kind == STDERR and self._name == "stderr") or (
-                frame.kind in (STDOUT, PTY) and self._name == "stdout"
-            ):
-                done += text.feed(frame.data)
+        for data in self._pieces(follow=False):
+            done += text.feed(data)
         return done + text.end()
+
+
+def launch(sandbox: Sandbox, body: Mapping[str, Any]) -> int:
+    """Starts a process and returns its pid."""
+    path = sandbox._path("/processes")
+    return parse(ProcessInfo, sandbox._transport.json("POST", path, json=spec.drop_none(body))).pid
 
 
 def _collect(
@@ -384,32 +385,6 @@ def _tell(output: Output, on_stdout: Callback | None, on_stderr: Callback | None
         tell(on_stdout, output.stdout)
     if output.stderr is not None:
         tell(on_stderr, output.stderr)
-
-
-def _result(data: Any) -> CommandResult:
-    if not isinstance(data, dict):
-        raise nonsense("a result that is no object")
-    coded = data.get("encoding") == "base64"
-    return CommandResult(
-        exit_code=int(data.get("exit_code", -1)),
-        stdout_bytes=_bytes(data.get("stdout"), coded),
-        stderr_bytes=_bytes(data.get("stderr"), coded),
-        timed_out=bool(data.get("timed_out")),
-        truncated=bool(data.get("truncated")),
-        duration=float(data.get("duration_ms") or 0) / 1000,
-        signal=str(data.get("signal") or ""),
-        pid=int(data.get("pid") or 0),
-    )
-
-
-def _bytes(text: object, coded: bool) -> bytes:
-    data = str(text or "")
-    return binascii.a2b_base64(data) if coded else data.encode()
-
-
-def _text(name: str, value: object) -> str | None:
-    spec.check(name, value, str)
-    return value if isinstance(value, str) else None
 
 
 def _pid(pid: object) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal, Union, overload
 
 from .. import _spec as spec
-from .._model import parse, parse_list
+from .._model import known, parse, parse_list
 from ..errors import ConflictError, NotFoundError
 from ..types import FileEvent, FileInfo, Path, WriteEntry
 from ._io import in_thread, upload
@@ -228,7 +228,8 @@ class Watch:
 
     def __iter__(self) -> Iterator[FileEvent]:
         for data in self._events:
-            yield parse(FileEvent, data)
+            for event in known(FileEvent, data):
+                yield event
 
     def stop(self) -> None:
         """Stops watching."""

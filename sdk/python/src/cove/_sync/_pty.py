@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _spec as spec
 from .._frames import PTY
-from .._model import parse
-from ..types import CommandResult, Duration, ProcessInfo, PtySize
-from ._commands import Command, CommandHandle, _pid
+from ..types import CommandResult, Duration, PtySize
+from ._commands import Command, CommandHandle, _pid, launch
 from ._io import tell
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ class PtyHandle(CommandHandle):
 
     def wait_pty(self, on_data: DataCallback) -> CommandResult:
         """Hands on what the terminal shows until the process ends."""
+        spec.function("on_data", on_data)
         for data in self.data():
             tell(on_data, data)
         return self.wait()
@@ -64,14 +64,12 @@ class Pty:
             "command": _SHELL if cmd is None else spec.command(cmd),
             "tty": {"rows": size.rows, "cols": size.cols},
             "env": environment,
-            "cwd": spec.one("workdir", workdir, "cwd", cwd),
-            "user": user,
+            "cwd": spec.text("workdir", spec.one("workdir", workdir, "cwd", cwd)),
+            "user": spec.text("user", user),
             "timeout": spec.duration("timeout", timeout),
-            "tag": tag,
+            "tag": spec.text("tag", tag),
         }
-        path = self._sandbox._path("/processes")
-        reply = self._sandbox._transport.json("POST", path, json=spec.drop_none(body))
-        return PtyHandle(self._sandbox, parse(ProcessInfo, reply).pid)
+        return PtyHandle(self._sandbox, launch(self._sandbox, body))
 
     def connect(self, pid: int) -> PtyHandle:
         """Returns a handle on a terminal's process."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from .._daemon import Address, locate, start, trust
+from .._daemon import Address, key, locate, seconds, start, trust, trusted
 from .._frames import CONTENT_TYPE, ERROR, EXIT, Frame, FrameParser
 from .._lease import tls
 from .._model import nonsense
@@ -36,20 +36,17 @@ class Transport:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Address | None = None,
         api_key: str | None = None,
         request_timeout: float | None = None,
         verify: bool | str | ssl.SSLContext = True,
     ) -> None:
-        import os
-
-        if api_key is not None and not isinstance(api_key, str):
-            raise TypeError(f"api_key must be str, not {type(api_key).__name__}")
-        self.address: Address = locate(url)
-        self.key = api_key or os.environ.get("COVE_API_KEY") or None
-        self.verify = verify
+        self.address: Address = url if isinstance(url, Address) else locate(url)
+        self.key = key(api_key)
+        self.request_timeout = seconds("request_timeout", request_timeout)
+        self.verify = trusted(verify)
         # A daemon that dies closes its socket, and the kernel tells; a network may not.
-        self._read = request_timeout if request_timeout is not None else (None if self.address.socket else 60.0)
+        self._read = self.request_timeout or (None if self.address.socket else 60.0)
         self._clients = Clients(self._make)
 
     @property
@@ -96,7 +93,7 @@ class Transport:
         request = self._request(method, path, params, json, content, headers, read)
         response = self._send(request, stream=False)
         if response.status_code >= 300:
-            raise _error(response.status_code, response.content)
+            raise _error(response, response.content)
         return response
 
     def json(self, method: str, path: str, **options: Any) -> Any:
@@ -175,7 +172,7 @@ class Transport:
                     body += piece
                     if len(body) > _MAX_ERROR:
                         break
-                raise _error(response.status_code, body)
+                raise _error(response, body)
             yield Reply(response)
         finally:
             response.close()
@@ -252,18 +249,21 @@ def _event(name: str, data: str) -> Any:
     return value
 
 
-def _error(status: int, body: bytes) -> CoveError:
+def _error(response: httpx.Response, body: bytes) -> CoveError:
+    status = response.status_code
+    after = response.headers.get("Retry-After", "")
+    retry_after = float(after) if after.isascii() and after.isdigit() else None
     try:
         data = jsonlib.loads(body)
         error = data["error"]
         if isinstance(error, dict) and error.get("code"):
-            return from_body(error, status)
+            return from_body(error, status, retry_after)
     except (ValueError, KeyError, TypeError):
         pass
     # Not ours: something between us and the daemon answered.
     line = body.strip().split(b"\n")[0][:200].decode("utf-8", "replace")
     text = f"the server answered {status}" + (f": {line}" if line else "")
-    return from_status(status)(text, hint="check that the URL leads to a cove daemon")
+    return from_status(status)(text, hint="check that the URL leads to a cove daemon", retry_after=retry_after)
 
 
 def _slow(error: Exception) -> TimedOutError:
