@@ -127,7 +127,8 @@ export async function start(bin: string | undefined, env: Environment = process.
   });
 }
 
-function findProgram(bin: string | undefined, env: Environment): string {
+/** The program `cove`. */
+export function findProgram(bin: string | undefined, env: Environment): string {
   const named = bin ?? (env["COVE_BIN"] || undefined);
   const candidates = named === undefined
     ? (env["PATH"] ?? "").split(delimiter).filter(isAbsolute).map((dir) => join(dir, "cove"))

@@ -13,6 +13,16 @@ export type { OutputCallback } from "./collector.js";
 export { Files, WatchHandle, type FileEvent, type FileInfo, type FileOptions, type WatchOptions, type WriteEntry, type WriteOptions } from "./files.js";
 export { Pty, PtyHandle, type AttachOptions, type PtyOptions, type TerminalSize } from "./pty.js";
 export { RunCommandResult, run, runParallel, type Change, type RunRequest, type RunResult } from "./run.js";
+export { Tools, type ToolFailure, type ToolResult } from "./tools.js";
+export {
+  toolDefinitions, toolSchemas, type AnthropicTool, type JSONSchema, type OpenAIResponsesTool, type OpenAITool, type SchemaFormat, type ToolChoice,
+  type ToolDefinition, type ToolName,
+} from "./definitions.js";
+export type {
+  EditFileArguments, EditFileData, GlobArguments, GlobData, GrepArguments, GrepData, ListFilesArguments, ListFilesData, PatchFileArguments,
+  PatchFileData, ReadFileArguments, ReadFileData, RunPythonArguments, RunPythonData, ShellArguments, ShellData, ToolArguments, ToolData,
+  WriteFileArguments, WriteFileData,
+} from "./_generated/tools.js";
 export { SandboxNetwork } from "./network.js";
 export type { Forward } from "./forward.js";
 export type { Input } from "./input.js";

@@ -12,6 +12,7 @@ import { Lease } from "./lease.js";
 import { SandboxNetwork } from "./network.js";
 import type { CommandResult } from "./output.js";
 import { Pty } from "./pty.js";
+import { Tools } from "./tools.js";
 import type { ConnectionOptions } from "./transport.js";
 import type { CallOptions, EventOptions, ListeningPort, Preview, SandboxEvent, SandboxInfo, Stats } from "./types.js";
 import { duration, fromWire } from "./wire.js";
@@ -28,6 +29,8 @@ export class Sandbox {
   readonly files: Files;
   readonly pty: Pty;
   readonly network: SandboxNetwork;
+  /** What a model may call. */
+  readonly tools: Tools;
   readonly #box: Box;
   readonly #forwards = new Map<number, Promise<Forward>>();
   #info: SandboxInfo;
@@ -43,6 +46,7 @@ export class Sandbox {
     this.files = new Files(box);
     this.pty = new Pty(box);
     this.network = new SandboxNetwork(box);
+    this.tools = new Tools(box);
   }
 
   /** Makes a sandbox and returns when it can be used. */
