@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ._async._run import async_run, async_run_parallel
     from ._async._sandbox import AsyncSandbox
     from ._runs import Change, Retry, RunCommandResult, RunRequest, RunResult
+    from ._sandboxed import sandboxed
     from ._sync._client import Cove
     from ._sync._commands import CommandHandle
     from ._sync._pty import PtyHandle
@@ -127,6 +128,7 @@ __all__ = [
     "async_run_parallel",
     "run",
     "run_parallel",
+    "sandboxed",
 ]
 
 _HOMES = {
@@ -147,6 +149,7 @@ _HOMES = {
     "async_run_parallel": "._async._run",
     "run": "._sync._run",
     "run_parallel": "._sync._run",
+    "sandboxed": "._sandboxed",
 }
 
 

@@ -1,0 +1,54 @@
+"""What a type checker has to make of ``sandboxed``; checked by mypy, never run."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from typing_extensions import assert_type
+
+from cove import AsyncSandbox, Sandbox, sandboxed
+
+
+@sandboxed
+def bare(sandbox: Sandbox, code: str, times: int = 1) -> str:
+    return sandbox.exec(["python3", "-c", code * times]).stdout
+
+
+@sandboxed(image="python:3.12", network=["pip"], ttl=60)
+def plain(sandbox: Sandbox, code: str) -> int:
+    return len(code)
+
+
+@sandboxed(parameter="box")
+async def asynchronous(box: AsyncSandbox, code: str) -> int:
+    return (await box.exec([code])).exit_code
+
+
+@sandboxed()
+def pieces(sandbox: Sandbox) -> Iterator[str]:
+    yield sandbox.id
+
+
+@sandboxed()
+async def async_pieces(sandbox: AsyncSandbox) -> AsyncIterator[str]:
+    yield sandbox.id
+
+
+class Tools:
+    @sandboxed()
+    def method(self, sandbox: Sandbox, code: str) -> str:
+        return code
+
+
+async def use() -> None:
+    assert_type(bare("x", times=2), str)
+    assert_type(plain(code="x"), int)
+    assert_type(await asynchronous("x"), int)
+    assert_type(pieces(), Iterator[str])
+    assert_type(async_pieces(), AsyncIterator[str])
+    assert_type(Tools().method("x"), str)
+    bare(1)  # type: ignore[arg-type]
+    plain()  # type: ignore[call-arg]
+    await asynchronous("x", Sandbox())  # type: ignore[call-arg]
+    sandboxed(image=3)  # type: ignore[call-overload]
+    sandboxed(no_such_option=3)  # type: ignore[call-overload]
