@@ -33,6 +33,9 @@ func Boot(dir string, stderr io.Writer) error {
 	if err := inherit(); err != nil {
 		return err
 	}
+	if err := openVolumes(newLog(stderr)); err != nil {
+		return err
+	}
 	way, err := openWay(newLog(stderr))
 	if err != nil {
 		return err

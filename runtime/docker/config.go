@@ -41,9 +41,12 @@ func containerName(id string) string { return "cove-" + id }
 func (d *Driver) config(id string, spec *cove.Spec, f *facts, from *source, stdin bool) *container.Config {
 	env := []string{"PATH=/usr/local/bin:/usr/bin:/bin"}
 	// An image has no say in how the agent runs: a name alone takes the image's value away.
-	env = append(env, "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK", "COVE_BECOME_ROOT", bundle.NetworkVariable)
+	env = append(env, "GODEBUG", "GOGC", "GOMAXPROCS", "GOMEMLIMIT", "GOTRACEBACK", "COVE_BECOME_ROOT", volumesVariable, bundle.NetworkVariable)
 	if _, value := bundle.WayOut(spec); value != "" {
 		env[len(env)-1] += "=" + value
+	}
+	if value := writtenVolumes(spec); value != "" {
+		env[len(env)-2] += "=" + value
 	}
 	if f.podman {
 		env = withoutNames(env)

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -20,6 +21,25 @@ import (
 // validVolume is what engines call volumes. What comes from one becomes part of the path of
 // the next request.
 var validVolume = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{1,254}$`)
+
+// volumesVariable tells the agent which volumes can be written to. Those that nobody has used
+// yet it gives to everybody in the sandbox.
+const volumesVariable = "COVE_VOLUMES"
+
+// writtenVolumes is the value of volumesVariable: a JSON array of paths, or nothing.
+func writtenVolumes(spec *cove.Spec) string {
+	var targets []string
+	for _, m := range spec.Mounts {
+		if m.Type == cove.MountVolume && !m.ReadOnly {
+			targets = append(targets, m.Target)
+		}
+	}
+	if targets == nil {
+		return ""
+	}
+	value, _ := json.Marshal(targets) // strings can always be written
+	return string(value)
+}
 
 // makeVolumes makes the volumes that go with the sandbox. The error is cove.Conflict for one
 // that is there already.

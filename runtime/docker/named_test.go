@@ -87,6 +87,36 @@ func TestAVolumeGoesWithTheSandboxThatItWasMadeFor(t *testing.T) {
 	}
 }
 
+func TestAVolumeThatNobodyHasUsedYetIsEverybodysInside(t *testing.T) {
+	d := anyEngine(t)
+	newVolume(t, d, "cove-test-new", nil)
+	newVolume(t, d, "cove-test-used", nil)
+	s := withVolume("cove-test-new", false)
+	s.Mounts = append(s.Mounts, cove.Mount{Type: cove.MountVolume, Source: "cove-test-used", Target: "/used"})
+	for _, test := range []struct{ id, before, as, want string }{
+		{"first", "chmod 0755 /used; echo root >/used/file; chown 0:0 /named", "echo mine >/named/file && cat /named/file", "mine"},
+		{"second", "", "cat /named/file /used/file; (echo other >>/used/file) 2>/dev/null || echo refused", "mine\nroot\nrefused"},
+		{"third", "chmod 0755 /named", "(echo other >/named/new) 2>/dev/null || echo refused", "refused"},
+		{"fourth", "", "stat -c %a /named", "755"},
+	} {
+		m, err := d.Create(t.Context(), test.id, s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		guest := dial.New(m.Dial)
+		if test.before != "" {
+			output(t, guest, test.before)
+		}
+		if got := outputAs(t, guest, "user", test.as); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.id, got, test.want)
+		}
+		guest.Close()
+		if err := m.Destroy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestAVolumeOfASandboxThatDoesNotComeUpIsRemoved(t *testing.T) {
 	d := anyEngine(t)
 	s := withVolume("cove-test-failed", true)

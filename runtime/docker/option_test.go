@@ -43,7 +43,13 @@ func inside(t *testing.T, d *Driver, id string, s *cove.Spec) func(script string
 // output returns all that a script of root's writes.
 func output(t *testing.T, guest *dial.Client, script string) string {
 	t.Helper()
-	stream, err := guest.Start(t.Context(), dial.Start{Argv: []string{"sh", "-c", script}, User: "root", Cwd: "/"})
+	return outputAs(t, guest, "root", script)
+}
+
+// outputAs returns all that a user's script writes.
+func outputAs(t *testing.T, guest *dial.Client, user, script string) string {
+	t.Helper()
+	stream, err := guest.Start(t.Context(), dial.Start{Argv: []string{"sh", "-c", script}, User: user, Cwd: "/"})
 	if err != nil {
 		t.Fatal(err)
 	}
