@@ -57,6 +57,19 @@ def box(daemon: str) -> Iterator:  # type: ignore[type-arg]
         yield sandbox
 
 
+@pytest.fixture(scope="session")
+def images(daemon: str) -> Iterator[None]:
+    """Has the images that examples name where there is no registry."""
+    from images import add, build, remove
+
+    archive = os.path.join(os.path.dirname(daemon), "image.tar")
+    build(archive)
+    names = add(RUNTIME, archive)
+    os.unlink(archive)
+    yield
+    remove(RUNTIME, names)
+
+
 def eventually(check, timeout: float = 20.0) -> None:  # type: ignore[no-untyped-def]
     """Waits until check returns true."""
     deadline = time.monotonic() + timeout

@@ -1,0 +1,57 @@
+"""What the notes for those who come from elsewhere show, run as it stands there: each block of
+Python is a program of its own, and what it prints is what its comments say."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import RUNTIME
+
+NOTES = Path(__file__).resolve().parents[3] / "docs" / "migrate"
+BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+OLD = re.compile(r"^.*# old$", re.MULTILINE)
+SAID = re.compile(r"^\s*print\(.*\)  # (.+)$", re.MULTILINE)
+NEEDS = re.compile(r'runtime="([^"]+)"')
+
+
+def programs() -> list[object]:
+    """The blocks of all notes."""
+    found = []
+    for note in sorted(NOTES.glob("*.md")):
+        for number, block in enumerate(BLOCK.findall(note.read_text()), 1):
+            needs = NEEDS.findall(block)
+            skip = pytest.mark.skipif(bool(needs) and RUNTIME not in needs, reason=f"it is about {needs}")
+            found.append(pytest.param(OLD.sub("", block), id=f"{note.stem} {number}", marks=skip))
+    return found
+
+
+@pytest.fixture
+def volumes() -> Iterator[None]:
+    """Takes away the volumes that programs leave behind."""
+    yield
+    if RUNTIME.startswith("docker"):
+        for name in ("my-project-data",):
+            subprocess.run(["docker", "volume", "rm", "--force", name], capture_output=True, check=True)
+
+
+@pytest.mark.parametrize("program", programs())
+def test_what_the_notes_show_runs_as_it_stands(images: None, volumes: None, program: str, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = compile(program, "note", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    coroutine = eval(code, {"__name__": "note"})
+    if coroutine is not None:
+        asyncio.run(coroutine)
+    told = iter(capsys.readouterr().out.splitlines())
+    for line in SAID.findall(program):
+        assert line in told, f"{line!r} was not printed in its place"
+
+
+def test_every_note_has_programs():
+    for note in NOTES.glob("*.md"):
+        assert note.stem in ("README", "daiv-sandbox") or BLOCK.search(note.read_text()), note
