@@ -58,14 +58,21 @@ def box(daemon: str) -> Iterator:  # type: ignore[type-arg]
 
 
 @pytest.fixture(scope="session")
-def images(daemon: str) -> Iterator[None]:
-    """Has the images that examples name where there is no registry."""
-    from images import add, build, remove
+def image_archive(daemon: str) -> str:
+    """A tar of an image with Python and a shell."""
+    from images import build
 
     archive = os.path.join(os.path.dirname(daemon), "image.tar")
     build(archive)
-    names = add(RUNTIME, archive)
-    os.unlink(archive)
+    return archive
+
+
+@pytest.fixture(scope="session")
+def images(image_archive: str) -> Iterator[None]:
+    """Has the images that examples name where there is no registry."""
+    from images import add, remove
+
+    names = add(RUNTIME, image_archive)
     yield
     remove(RUNTIME, names)
 

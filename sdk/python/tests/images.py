@@ -9,6 +9,7 @@ import re
 import subprocess
 import tarfile
 import zipfile
+from collections.abc import Sequence
 
 from cove._daemon import program
 
@@ -23,7 +24,9 @@ NAMES = (
     "ghcr.io/astral-sh/uv:python3.12-bookworm-slim",
 )
 
-_TOOLS = "sh ls cat echo sleep mkdir rm sort head tail grep sed wc id env true false touch tr kill ps date seq uname".split()
+_TOOLS = (
+    ["sh", "ls", "cat", "echo", "sleep", "mkdir", "rm", "sort", "head", "tail", "grep", "sed", "wc", "id", "env", "true", "false", "touch", "tr", "kill", "ps", "date", "seq", "uname"]
+)
 _LEFT_OUT = re.compile(r"/(test|lib2to3|ensurepip|pydoc_data|config-[^/]*|distutils|idlelib|tkinter)(/|$)")
 
 #: pip is told to look here, and nowhere else.
@@ -84,15 +87,17 @@ def _wheel() -> bytes:
     with zipfile.ZipFile(out, "w") as wheel:
         wheel.writestr("requests/__init__.py", '__version__ = "2.32.3"\n')
         wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: requests\nVersion: 2.32.3\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         wheel.writestr(f"{info}/RECORD", "")
     return out.getvalue()
 
 
-def add(runtime: str, archive: str) -> list[str]:
+def add(runtime: str, archive: str, names: Sequence[str] = NAMES) -> list[str]:
     """Gives a runtime the images that it lacks, and returns their names."""
     added: list[str] = []
-    for name in NAMES:
+    for name in names:
         if _images(runtime, "inspect", name).returncode == 0:
             continue  # an engine's own, which is the real one
         again = added and runtime.startswith("docker")
@@ -102,7 +107,7 @@ def add(runtime: str, archive: str) -> list[str]:
     return added
 
 
-def remove(runtime: str, names: list[str]) -> None:
+def remove(runtime: str, names: Sequence[str]) -> None:
     """Takes them away again, which an engine would keep."""
     for name in names:
         _images(runtime, "rm", name)
