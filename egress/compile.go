@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress/domain"
 )
 
 // CompileOptions are what rules mean on this machine.
@@ -172,12 +173,27 @@ func (c *compiler) unreachable(prefix netip.Prefix) *flaw {
 	return flaw
 }
 
-// host reads the host of a request rule or a binding, and allows it.
-func (c *compiler) host(label, written, text string, defaults []portRange) (rule, bool) {
-	r, flaw := parseRule(text, defaults)
+// host reads the host of a request rule.
+func (c *compiler) host(label, written, text string) (rule, bool) {
+	r, flaw := parseRule(text, webPorts)
 	if flaw == nil && r.kind != wholeName && r.kind != belowName {
 		flaw = &notAName
 	}
+	return c.opened(label, written, text, r, flaw)
+}
+
+// binding reads a host that a secret is bound to.
+func (c *compiler) binding(label, text string) (rule, bool) {
+	host, problem := domain.ParseHost(text)
+	if problem != nil {
+		return c.opened(label, label, text, rule{}, &flaw{text: problem.Text, hint: problem.Hint})
+	}
+	r, flaw := rule{ports: []portRange{{host.Port, host.Port}}}.of(host.Pattern)
+	return c.opened(label, label, text, r, flaw)
+}
+
+// opened allows what a request rule or a binding is about, or notes what is wrong with it.
+func (c *compiler) opened(label, written, text string, r rule, flaw *flaw) (rule, bool) {
 	if flaw != nil {
 		c.problem(flaw.hint, "%s: %q %s", label, short(text), flaw.text)
 		return r, false
@@ -204,7 +220,7 @@ func (c *compiler) secret(use cove.SecretUse) {
 		}
 	}
 	for _, host := range use.Hosts {
-		if r, ok := c.host(label, label, host, []portRange{{443, 443}}); ok {
+		if r, ok := c.binding(label, host); ok {
 			c.r.secrets = append(c.r.secrets, r)
 		}
 	}
@@ -213,7 +229,7 @@ func (c *compiler) secret(use cove.SecretUse) {
 // request reads a request rule.
 func (c *compiler) request(i int, q cove.RequestRule) {
 	label := fmt.Sprintf("requests[%d]", i)
-	host, ok := c.host(label, "requests to "+short(q.Host), q.Host, webPorts)
+	host, ok := c.host(label, "requests to "+short(q.Host), q.Host)
 	if ok {
 		c.r.requests = append(c.r.requests, requestRule{host, q})
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/net/proxy"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress/domain"
 )
 
 // Options are the operator's choices for a Gateway. The zero value is a direct way out
@@ -71,7 +72,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	if o.Resolver != "" {
 		host, port, err := net.SplitHostPort(o.Resolver)
-		if _, ok := parsePort(port); err != nil || host == "" || !ok {
+		if _, ok := domain.ParsePort(port); err != nil || host == "" || !ok {
 			return nil, cove.Errorf(cove.Invalid, "resolver", short(o.Resolver), "it is not host:port", "write a name server as in 9.9.9.9:53")
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress/domain"
 	"github.com/covehq/cove/guest/wire"
 )
 
@@ -118,7 +119,7 @@ func (r *Rules) Setup() wire.NetworkSetup {
 // secret is bound to it. Plain HTTP to a host of a secret's is looked into as well, so that
 // a placeholder that goes there in the clear is found.
 func (r *Rules) Opens(name string, port int) bool {
-	name, err := cleanName(name)
+	name, err := domain.Clean(name)
 	if r == nil || err != nil {
 		return false
 	}
@@ -143,7 +144,7 @@ func (r *Rules) requestsFor(name string, port int) []cove.RequestRule {
 
 // matches says whether a rule about names is about this one.
 func (r *rule) matches(name string) bool {
-	return r.kind == wholeName && r.name == name || r.kind == belowName && strings.HasSuffix(name, "."+r.name)
+	return (r.kind == wholeName || r.kind == belowName) && r.names().Matches(name)
 }
 
 // Decision is what the rules say to a lookup or a connection.
@@ -161,7 +162,7 @@ const openRule = "open"
 
 // Name decides whether a name may be looked up: one that is allowed on any port may.
 func (r *Rules) Name(name string) Decision {
-	clean, err := cleanName(name)
+	clean, err := domain.Clean(name)
 	if err != nil {
 		return Decision{Reason: fmt.Sprintf("the name %q %v", printable(name), err)}
 	}
@@ -196,7 +197,7 @@ func (r *Rules) Connect(name string, addr netip.Addr, port int) Decision {
 	}
 	addr = addr.Unmap()
 	if name != "" {
-		clean, err := cleanName(name)
+		clean, err := domain.Clean(name)
 		if err != nil {
 			return Decision{Reason: fmt.Sprintf("the name %q %v", printable(name), err)}
 		}

@@ -3,8 +3,9 @@ package egress
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
+
+	"github.com/covehq/cove/egress/domain"
 )
 
 // kind is what a rule is about.
@@ -62,7 +63,7 @@ func (r *rule) covers(other *rule) bool {
 			return false
 		}
 	case r.kind == belowName && (other.kind == wholeName || other.kind == belowName):
-		if !strings.HasSuffix(other.name, "."+r.name) && !(other.kind == belowName && other.name == r.name) {
+		if !r.names().Covers(other.names()) {
 			return false
 		}
 	case r.kind != other.kind || r.name != other.name || r.prefix != other.prefix:
@@ -142,7 +143,7 @@ func parsePeer(r rule, text string) (rule, *flaw) {
 	if !ok {
 		return r, &flaw{text: "names no port", hint: hint}
 	}
-	clean, err := cleanName(name + peerSuffix)
+	clean, err := domain.Clean(name + peerSuffix)
 	if err != nil || clean != name+peerSuffix || strings.Contains(name, ".") {
 		return r, &flaw{text: "does not have the name of a sandbox", hint: hint}
 	}
@@ -174,27 +175,32 @@ func parseName(r rule, text string) (rule, *flaw) {
 	if text == "*" || text == "**" || text == "*.*" {
 		return r, &flaw{text: "would allow every name", hint: "use --network open for all public addresses, or list names"}
 	}
-	name, below := strings.CutPrefix(text, "*.")
-	if strings.Contains(name, "*") {
-		return r, &flaw{text: "has a * elsewhere than as its first part", hint: "write *.example.org for all names below example.org"}
-	}
-	clean, err := asciiName(name)
+	pattern, problem := domain.ParsePattern(text)
 	switch {
-	case err == errNameNumber:
-		return r, &flaw{text: "ends in a number, but is no address", hint: "write an address as four decimal numbers, as in 203.0.113.7"}
-	case err != nil:
-		return r, &flaw{text: err.Error(), hint: "write a host's name, as in pypi.org or *.example.org"}
-	case !below && !strings.Contains(text, "."):
+	case problem != nil:
+		return r, &flaw{text: problem.Text, hint: problem.Hint}
+	case !pattern.Below && !strings.Contains(text, "."):
 		return r, &flaw{text: "is a name without a dot",
-			hint: fmt.Sprintf("for a host of that name add a dot, as in %s.; a preset, as pip, has ports of its own", clean)}
-	case strings.HasSuffix("."+clean, peerSuffix):
+			hint: fmt.Sprintf("for a host of that name add a dot, as in %s.; a preset, as pip, has ports of its own", pattern.Name)}
+	}
+	return r.of(pattern)
+}
+
+// of makes r a rule about names.
+func (r rule) of(names domain.Pattern) (rule, *flaw) {
+	if strings.HasSuffix("."+names.Name, peerSuffix) {
 		return r, &flaw{text: "is the name of a sandbox", hint: "write sandbox:NAME:PORT"}
 	}
-	r.name = clean
-	if below {
+	r.kind, r.name = wholeName, names.Name
+	if names.Below {
 		r.kind = belowName
 	}
 	return r, nil
+}
+
+// names are those that a rule about names is about.
+func (r *rule) names() domain.Pattern {
+	return domain.Pattern{Name: r.name, Below: r.kind == belowName}
 }
 
 // parsePorts reads PORT, FROM-TO or *.
@@ -207,17 +213,10 @@ func parsePorts(text string) ([]portRange, *flaw) {
 	if !isRange {
 		to = from
 	}
-	first, ok1 := parsePort(from)
-	last, ok2 := parsePort(to)
+	first, ok1 := domain.ParsePort(from)
+	last, ok2 := domain.ParsePort(to)
 	if !ok1 || !ok2 || first > last {
 		return nil, bad
 	}
 	return []portRange{{first, last}}, nil
-}
-
-// parsePort reads a port in its one canonical spelling: others, such as +80 and 0080, are
-// how a check and what it guards come to disagree.
-func parsePort(text string) (int, bool) {
-	port, err := strconv.Atoi(text)
-	return port, err == nil && port >= 1 && port <= 65535 && strconv.Itoa(port) == text
 }

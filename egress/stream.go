@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress/domain"
 	"github.com/covehq/cove/guest/wire"
 )
 
@@ -110,7 +111,7 @@ func (s *Session) lookup(name string) *failure {
 	r := s.rules.Load()
 	d := r.Name(name)
 	if d.Allowed {
-		name, _ = cleanName(name) // it was allowed, so it is one
+		name, _ = domain.Clean(name) // it was allowed, so it is one
 		f := s.exists(r, d, name)
 		if f == nil || f.code != wire.EgressForbidden {
 			return f
@@ -155,7 +156,7 @@ func parse(request wire.EgressRequest) (name string, addr netip.Addr, f *failure
 		}
 		return "", addr.Unmap(), nil
 	}
-	name, err := cleanName(request.Name)
+	name, err := domain.Clean(request.Name)
 	if err != nil {
 		return "", addr, &failure{wire.EgressForbidden, fmt.Sprintf("the name %q %v", short(request.Name), err)}
 	}

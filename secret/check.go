@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress/domain"
 )
 
 const (
@@ -16,11 +16,7 @@ const (
 	maxHosts = 100
 )
 
-var (
-	validName  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
-	addressEnd = regexp.MustCompile(`^([0-9]+|0x[0-9a-f]*)$`) // https://url.spec.whatwg.org/#ends-in-a-number-checker
-	validLabel = regexp.MustCompile(`^[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?$`)
-)
+var validName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,127}$`)
 
 // id is a name as an error may have it: whatever else somebody sent as a name may be a
 // value in the wrong place.
@@ -99,36 +95,12 @@ func checkValue(value string, bodyOnly bool) string {
 	return ""
 }
 
-// cleanHost returns NAME or *.NAME, with a :PORT that is not 443, in lower case.
-func cleanHost(host string) (string, error) {
-	wrong := func(why string) (string, error) { return "", fmt.Errorf("host %.300q: %s", host, why) }
-	name, port, hasPort := strings.Cut(strings.ToLower(host), ":")
-	if hasPort {
-		n, err := strconv.Atoi(port)
-		if err != nil || n < 1 || n > 65535 || strconv.Itoa(n) != port {
-			return wrong("a port is a number from 1 to 65535")
-		}
+// cleanHost returns a host as it is kept: of one that is written in several ways, always the
+// same text.
+func cleanHost(text string) (string, error) {
+	host, flaw := domain.ParseHost(text)
+	if flaw != nil {
+		return "", fmt.Errorf("host %.300q %s", text, flaw.Text)
 	}
-	labels, wild := strings.CutPrefix(strings.TrimSuffix(name, "."), "*.")
-	if len(labels) > 253 {
-		return wrong("a name has at most 253 characters")
-	}
-	if last := labels[strings.LastIndexByte(labels, '.')+1:]; last != "" && addressEnd.MatchString(last) {
-		return wrong("a secret is bound to names, for whose servers there are certificates, and only addresses end in a number")
-	}
-	for label := range strings.SplitSeq(labels, ".") {
-		if strings.HasPrefix(label, "*") {
-			return wrong("* stands only for all that comes before a name, as in *.example.org")
-		}
-		if !validLabel.MatchString(label) {
-			return wrong("a name is letters, digits, - and _ between dots; other letters are written as xn--")
-		}
-	}
-	if wild {
-		labels = "*." + labels
-	}
-	if hasPort && port != "443" {
-		labels += ":" + port
-	}
-	return labels, nil
+	return host.String(), nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/covehq/cove"
+	"github.com/covehq/cove/egress/domain"
 	"github.com/covehq/cove/store"
 )
 
@@ -35,12 +36,12 @@ func Check(name string, in cove.SecretInput) (cove.Secret, error) {
 // request that the secret is not bound to; else an error that is cove.Forbidden.
 func Within(use cove.SecretUse, bound cove.Secret) error {
 	var problems cove.Problems
-	for _, host := range use.Hosts {
-		clean, err := cleanHost(host)
-		if err != nil {
-			problems.Add(err.Error())
-		} else if !slices.ContainsFunc(bound.Hosts, func(b string) bool { return covers(b, clean) }) {
-			problems.Add(fmt.Sprintf("it is not bound to %s", clean))
+	for _, text := range use.Hosts {
+		host, flaw := domain.ParseHost(text)
+		if flaw != nil {
+			problems.Add(fmt.Sprintf("host %.300q %s", text, flaw.Text))
+		} else if !goesTo(bound, host) {
+			problems.Add(fmt.Sprintf("it is not bound to %s", host))
 		}
 	}
 	for _, place := range use.In {
@@ -51,15 +52,12 @@ func Within(use cove.SecretUse, bound cove.Secret) error {
 	return problems.Err(cove.Forbidden, "", "it is bound to "+strings.Join(bound.Hosts, ", ")+"; whoever set it can bind it to more (cove secret set)")
 }
 
-// covers reports whether one clean host has all that another one is.
-func covers(bound, host string) bool {
-	boundName, boundPort, _ := strings.Cut(bound, ":")
-	name, port, _ := strings.Cut(host, ":")
-	if boundPort != port {
-		return false
-	}
-	parent, wild := strings.CutPrefix(boundName, "*")
-	return boundName == name || wild && strings.HasSuffix(name, parent)
+// goesTo reports whether a secret may go to a host.
+func goesTo(bound cove.Secret, to domain.Host) bool {
+	return slices.ContainsFunc(bound.Hosts, func(text string) bool {
+		host, flaw := domain.ParseHost(text)
+		return flaw == nil && host.Covers(to)
+	})
 }
 
 // Lend writes down what a sandbox uses, in place of what it used before.

@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/egress"
+	"github.com/covehq/cove/egress/domain"
 )
 
 // secrets are those of a sandbox as one connection sees them.
@@ -109,12 +109,13 @@ func inBase64(encoding *base64.Encoding, shift int, s string) string {
 // isBound says whether a secret may be sent to name and port, and if not, why.
 func isBound(secret egress.SecretValue, name string, port int, secure bool) (bool, string) {
 	why := fmt.Sprintf("the placeholder of secret %s was sent to %s, which it is not bound to: bind the secret to that host if it may have it", secret.Name, name)
-	for _, host := range secret.Hosts {
-		bound, ports, hasPorts := strings.Cut(host, ":")
-		if !matchName(strings.ToLower(bound), name) {
+	for _, text := range secret.Hosts {
+		host, flaw := domain.ParseHost(text)
+		if flaw != nil || !host.Matches(name) {
 			continue
 		}
-		if matchPort(ports, hasPorts, port) && (secure || hasPorts && port == 80) {
+		// In the clear it goes only where it was bound to the port of that.
+		if host.Port == port && (secure || port == 80) {
 			return true, ""
 		}
 		if !secure {
@@ -122,30 +123,6 @@ func isBound(secret egress.SecretValue, name string, port int, secure bool) (boo
 		}
 	}
 	return false, why
-}
-
-func matchName(bound, name string) bool {
-	if below, wild := strings.CutPrefix(bound, "*"); wild {
-		return strings.HasPrefix(below, ".") && len(name) > len(below) && strings.HasSuffix(name, below)
-	}
-	return bound == name
-}
-
-// matchPort reads PORT, FROM-TO or *; nothing is 443.
-func matchPort(ports string, given bool, port int) bool {
-	if !given {
-		return port == 443
-	}
-	if ports == "*" {
-		return true
-	}
-	first, last, isRange := strings.Cut(ports, "-")
-	if !isRange {
-		last = first
-	}
-	from, err := strconv.Atoi(first)
-	to, err2 := strconv.Atoi(last)
-	return err == nil && err2 == nil && from <= port && port <= to
 }
 
 // misplaced is the refusal of a placeholder. It has no value in it, and is for the guest.
