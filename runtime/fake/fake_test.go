@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +17,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/runtime/fake"
@@ -45,11 +50,13 @@ func opened() *fake.Driver {
 }
 
 // The environment of the processes that these tests start: the bugs to run the suite with,
-// the path of the agent, and the driver's directory.
+// the path of the agent, the driver's directory, and whether the process has a network of
+// its own.
 const (
-	bugsVariable  = "COVE_FAKE_BUGS"
-	agentVariable = "COVE_FAKE_AGENT"
-	dirVariable   = "COVE_FAKE_DIR"
+	bugsVariable    = "COVE_FAKE_BUGS"
+	agentVariable   = "COVE_FAKE_AGENT"
+	dirVariable     = "COVE_FAKE_DIR"
+	networkVariable = "COVE_FAKE_NETWORK"
 )
 
 // buildAgent returns the path of an agent that is built for the test.
@@ -307,6 +314,10 @@ func failedWith(t *testing.T, suite, agent string, run []fake.Bug) map[string]st
 	cmd := exec.CommandContext(t.Context(), suite)
 	cmd.Env = append(os.Environ(), bugsVariable+"="+string(encoded), agentVariable+"="+agent, dirVariable+"="+t.TempDir())
 	cmd.WaitDelay, cmd.Stderr = time.Second, os.Stderr
+	if os.Geteuid() == 0 {
+		cmd.Env = append(cmd.Env, networkVariable+"=1")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	}
 	output, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("run the suite: %v\n%s", err, output)
@@ -321,6 +332,12 @@ func failedWith(t *testing.T, suite, agent string, run []fake.Bug) map[string]st
 // runWithBugs runs the suite against a driver with bugs, prints what failed, and kills what
 // such a driver leaves behind.
 func runWithBugs() int {
+	if os.Getenv(networkVariable) != "" {
+		if err := openNetwork(); err != nil {
+			fmt.Fprintln(os.Stderr, "the network of the suite:", err)
+			return 1
+		}
+	}
 	d := &recorder{Driver: opened()}
 	o := options(os.Getenv(dirVariable))
 	o.Reopen = func() (driver.Driver, error) { return d, nil }
@@ -341,6 +358,30 @@ func runWithBugs() int {
 		return 1
 	}
 	return 0
+}
+
+// openNetwork gives this process, which has a network of its own, what every machine has: a
+// loopback, and an interface. What the host's network is to a driver with bugs is then the
+// same on all machines.
+func openNetwork() error {
+	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0"}, PeerName: "eth1"})
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"lo", "eth0", "eth1"} {
+		link, err := netlink.LinkByName(name)
+		if err == nil {
+			err = netlink.LinkSetUp(link)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	link, err := netlink.LinkByName("eth0")
+	if err != nil {
+		return err
+	}
+	return netlink.AddrAdd(link, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}})
 }
 
 // recorder knows every id that was given to its driver.
