@@ -20,8 +20,8 @@ func optionFlags(flags *pflag.FlagSet, spec *cove.Spec) {
 	repeated := func(name, short, kind, help string, add func(string) error) {
 		flags.VarP(repeatable{add, kind}, name, short, help+" (repeatable)")
 	}
-	repeated("mount", "", "KEY=VALUE,…", "type=bind,src=DIR,dst=PATH[,ro], type=volume,src=NAME,dst=PATH[,ro][,remove] or type=tmpfs,dst=PATH[,size=64m]; bind needs the policy", adder(&spec.Mounts, parseMount))
-	repeated("volume", "v", "SRC:DST[:ro]", "directory of the host, which needs the policy, or named volume of an engine, docker or containerd", adder(&spec.Mounts, parseVolume))
+	repeated("mount", "", "KEY=VALUE,…", "type=bind,src=DIR,dst=PATH[,ro], type=volume,src=NAME,dst=PATH[,ro][,remove] or type=tmpfs,dst=PATH[,size=64m]; bind needs the policy, volume is docker's", adder(&spec.Mounts, parseMount))
+	repeated("volume", "v", "SRC:DST[:ro]", "directory of the host, which needs the policy, or named volume of the engine, on docker", adder(&spec.Mounts, parseVolume))
 	repeated("tmpfs", "", "PATH[:size=SIZE]", "memory at a path, within the memory limit", adder(&spec.Mounts, parseTmpfs))
 	repeated("publish", "p", "[[IP:]PORT:]PORT", "port inside that is open on the daemon's machine, on 127.0.0.1 unless the policy allows more; a free one if none is named", adder(&spec.Ports, parsePort))
 	repeated("ulimit", "", "NAME=SOFT[:HARD]", "resource limit of each process, as in nofile=1024:4096", adder(&spec.Ulimits, parseUlimit))
