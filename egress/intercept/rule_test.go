@@ -55,7 +55,7 @@ func FuzzGlobIsItsRegularExpression(f *testing.F) {
 	f.Add("/**", "/")
 	f.Fuzz(func(t *testing.T, glob, path string) {
 		if len(glob) > 30 || len(path) > 60 || strings.Contains(glob, "***") || !utf8.ValidString(glob) || !utf8.ValidString(path) {
-			t.Skip()
+			return
 		}
 		glob, path = "/"+glob, "/"+path
 		re := strings.NewReplacer(`/\*\*/`, `/(?:.*/)?`, `\*\*`, `.*`, `\*`, `[^/]*`)

@@ -47,7 +47,7 @@ func FuzzStreamIsReplaceAllForAnyPieces(f *testing.F) {
 	f.Add(strings.Repeat("ghp_0123456789", 40), "ghp_0123456789", []byte{16, 7})
 	f.Fuzz(func(t *testing.T, text, old string, cuts []byte) {
 		if len(old) < minPattern || len(old) > 1000 {
-			t.Skip()
+			return
 		}
 		if !bytes.ContainsFunc(cuts, func(r rune) bool { return r < 0x80 && r%17 != 0 }) {
 			cuts = append(cuts, 5)
