@@ -97,6 +97,50 @@ def test_lifetimes():
         assert Sandbox.connect(sandbox.id).kill()
 
 
+def test_connecting_extends_a_life_and_never_shortens_it():
+    def left(sandbox: Sandbox) -> float:
+        return sandbox.get_info().expires_at.timestamp() - time.time()
+
+    with Sandbox(runtime=RUNTIME, ttl=1000, keep=True) as sandbox:
+        for timeout in (None, 500, timedelta(seconds=500), "8m20s", "500s"):
+            assert 900 < left(Sandbox.connect(sandbox.id, timeout)) <= 1000
+        assert 1900 < left(Sandbox.connect(sandbox.id, timeout=2000)) <= 2000
+        assert 7100 < left(Sandbox.connect(sandbox.id, timeout="2h")) <= 7200
+        with Cove() as cove:
+            assert 7900 < left(cove.connect(sandbox.id, 8000)) <= 8000
+        assert Sandbox.connect(sandbox.id, timeout=0).get_info().expires_at is None
+        assert Sandbox.connect(sandbox.id, timeout=500).get_info().expires_at is None
+        for bad in ([], True):
+            with pytest.raises(TypeError):
+                Sandbox.connect(sandbox.id, bad)
+        sandbox.kill()
+    with Sandbox(runtime=RUNTIME) as owned:  # for an hour, by a lease that is shorter
+        lease = owned.get_info().expires_at
+        Sandbox.connect(owned.id, timeout=600).close()
+        assert owned.get_info().expires_at == lease
+        Sandbox.connect(owned.id, timeout=7200)
+        assert owned.detach() and left(owned) > 7000
+        assert Sandbox.kill(owned.id)
+
+
+def test_kill_is_a_method_of_a_sandbox_and_of_the_class():
+    with Sandbox(runtime=RUNTIME, name="victim") as sandbox:
+        assert Sandbox.kill("victim") is True and not sandbox.is_running()
+        assert Sandbox.kill(sandbox.id) is False and Sandbox.kill("no-such-sandbox") is False
+    with Cove() as cove, cove.sandbox(runtime=RUNTIME) as sandbox:
+        assert cove.kill(sandbox.id) is True and cove.kill(sandbox.id) is False
+    for bad in (None, 3, b"id"):
+        with pytest.raises(TypeError):
+            Sandbox.kill(bad)
+
+    async def main() -> None:
+        async with AsyncSandbox(runtime=RUNTIME) as sandbox, AsyncSandbox(runtime=RUNTIME) as other:
+            assert await AsyncSandbox.kill(sandbox.id) is True
+            assert await other.kill() is True and await other.kill() is False
+
+    asyncio.run(main())
+
+
 def test_a_name_is_taken_or_reused():
     with Sandbox(runtime=RUNTIME, name="one", keep=True) as first:
         with Sandbox(runtime=RUNTIME, name="one", keep=True, reuse=True) as second:

@@ -67,6 +67,10 @@ class Keeper:
         with self._lock:
             return self._leases.pop(id, None)
 
+    def get(self, id: str) -> Lease | None:
+        """Returns a sandbox's lease, if it belongs to this process."""
+        return self._leases.get(id)
+
     def owns(self, id: str) -> bool:
         """Whether a sandbox belongs to this process."""
         return id in self._leases

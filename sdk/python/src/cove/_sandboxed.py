@@ -7,21 +7,19 @@ import inspect
 import types
 import typing
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from . import _spec as spec
 
-if TYPE_CHECKING:
-    from typing import Concatenate
+P = ParamSpec("P")
+R = TypeVar("R")
 
-    from typing_extensions import ParamSpec, Protocol, Unpack
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
     from ._async._sandbox import AsyncSandbox
     from ._options import SandboxOptions
     from ._sync._sandbox import Sandbox
-
-    P = ParamSpec("P")
-    R = TypeVar("R")
 
     class Decorator(Protocol):
         """Takes the sandbox away from a function's parameters."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -71,6 +72,22 @@ def seconds(value: Duration | None) -> float | None:
     if isinstance(value, (int, float)) and 0 < value < float("inf"):
         return float(value)
     return None
+
+
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|h|m|s)")
+
+
+def lifetime(name: str, value: Duration) -> float:
+    """Returns for how many seconds something is to live, infinity for ever. Text that is not
+    understood here is as long as that: the daemon says what is wrong with it."""
+    wanted = duration(name, value)
+    if not isinstance(wanted, str):
+        return float(wanted or 0)
+    parts = _PART.findall(wanted)
+    if not parts or "".join(number + unit for number, unit in parts) != wanted.strip():
+        return float("inf")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts)
 
 
 def command(cmd: object) -> str | list[str]:

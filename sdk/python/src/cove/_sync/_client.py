@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .. import _spec as spec
 from .._model import known, parse, parse_list
 from .._runs import Command, RunRequest, RunResult
-from ..types import Event, Path, RuntimeInfo, SandboxInfo, SecretInfo, VersionInfo
+from ..types import Duration, Event, Path, RuntimeInfo, SandboxInfo, SecretInfo, VersionInfo
 from ._run import one_shot, several
 from ._sandbox import Sandbox
 from ._transport import Transport
@@ -52,9 +52,14 @@ class Cove:
         """Returns a sandbox, yet to be started; takes what Sandbox takes."""
         return Sandbox(*args, transport=self._transport, **options)
 
-    def connect(self, sandbox_id: str) -> Sandbox:
-        """Returns a handle on the sandbox with this id or name."""
-        return Sandbox.connect(sandbox_id, transport=self._transport)
+    def connect(self, sandbox_id: str, timeout: Duration | None = None) -> Sandbox:
+        """Returns a handle on the sandbox with this id or name. With ``timeout`` it lives at
+        least so long from now on."""
+        return Sandbox.connect(sandbox_id, timeout, transport=self._transport)
+
+    def kill(self, sandbox_id: str) -> bool:
+        """Destroys the sandbox with this id or name. False: there is none."""
+        return Sandbox.kill(sandbox_id, transport=self._transport)
 
     def list(self, labels: Mapping[str, str] | None = None, state: str | None = None) -> _Infos:
         """Returns the sandboxes that there are."""

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from .. import _lease
 from .. import _spec as spec
+from .._either import either
 from .._lease import Lease, keeper
 from .._model import known, parse, parse_list
-from ..errors import CoveError, InvalidError, TimedOutError, closed
+from ..errors import CoveError, GoneError, InvalidError, NotFoundError, TimedOutError, closed
 from ..types import (
     CommandResult,
     Duration,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 #: How long a sandbox lives unless said otherwise, in seconds; as the daemon has it.
 _TTL = 3600.0
+_FOREVER = float("inf")
 
 
 class Sandbox:
@@ -142,15 +144,25 @@ class Sandbox:
         transport: Transport | None = None,
     ) -> Self:
         """Returns a handle on the sandbox with this id or name, which whoever made it owns:
-        only ``kill`` ends it. With ``timeout`` its life is set anew."""
-        spec.check("sandbox_id", sandbox_id, str)
+        only ``kill`` ends it. With ``timeout`` it lives at least so long from now on; one
+        that lives longer stays as it is."""
+        path = _sandbox_path(sandbox_id)
+        spec.duration("timeout", timeout)
         transport = transport or Transport(url, api_key, request_timeout, verify)
         sandbox = cls(keep=True, transport=transport)
         sandbox._removes = False
-        sandbox._info = parse(SandboxInfo, transport.json("GET", _sandbox_path(sandbox_id)))
-        if timeout is not None:
+        sandbox._info = parse(SandboxInfo, transport.json("GET", path))
+        if timeout is not None and spec.lifetime("timeout", timeout) > sandbox._left():
             sandbox.set_timeout(timeout)
         return sandbox
+
+    def _left(self) -> float:
+        """Returns for how many seconds it lives unless somebody does something."""
+        lease = keeper().get(self.id)
+        if lease is not None and lease.renews:
+            return _FOREVER if lease.deadline is None else lease.deadline - time.monotonic()
+        end = self.info.expires_at
+        return _FOREVER if end is None else end.timestamp() - time.time()
 
     @classmethod
     def list(
@@ -215,9 +227,12 @@ class Sandbox:
         transport = self._transport
         keeper().add(Lease(self.id, transport.address, transport.key, deadline, transport.verify, renews))
 
-    def kill(self) -> bool:
+    def _kill(self) -> bool:
         """Destroys the sandbox and returns when nothing of it is left, also where somebody
-        else owns it. Doing it twice does nothing."""
+        else owns it. Doing it twice does nothing.
+
+        ``Sandbox.kill(id)`` destroys the one with this id or name. Both return whether there
+        was one."""
         with self._starting:
             was, self._closed = self._closed, True
             info = self._info
@@ -233,6 +248,34 @@ class Sandbox:
         self._transport.close()
         return True
 
+    @staticmethod
+    def _kill_by_id(
+        sandbox_id: str,
+        *,
+        url: str | None = None,
+        api_key: str | None = None,
+        request_timeout: float | None = None,
+        verify: bool | str | ssl.SSLContext = True,
+        transport: Transport | None = None,
+    ) -> bool:
+        """Destroys the sandbox with this id or name, and returns when nothing of it is left.
+        False: there is none."""
+        path = _sandbox_path(sandbox_id)
+        given = transport
+        transport = transport or Transport(url, api_key, request_timeout, verify)
+        try:
+            info = parse(SandboxInfo, transport.json("GET", path))
+            shielded(transport.request("DELETE", _sandbox_path(info.id)))
+        except (NotFoundError, GoneError):
+            return False
+        finally:
+            if given is None:
+                transport.close()
+        keeper().drop(info.id)
+        return info.state != "stopped"  # one that ended is told of for a while
+
+    kill = either(_kill, _kill_by_id)
+
     def close(self) -> None:
         """Lets go of the sandbox: destroys it, if this process made it and was not told to
         keep it. A forked child's ``close`` leaves it to its parent."""
@@ -245,13 +288,13 @@ class Sandbox:
         self._transport.close()
 
     def detach(self) -> str:
-        """Makes the sandbox outlive this process, up to its ttl, and returns its id."""
+        """Makes the sandbox outlive this process, for the rest of its ttl, and returns its id."""
         self.start()
         self._removes = False
         lease = keeper().drop(self.id)
         if lease is not None and lease.renews:
-            lifetime = 0 if self._lifetime is None else self._lifetime
-            self._update({"ttl": spec.duration("ttl", lifetime)})
+            left = 0 if lease.deadline is None else max(lease.deadline - time.monotonic(), 0.001)
+            self._update({"ttl": spec.duration("ttl", left)})
         return self.id
 
     def __enter__(self) -> Self:
@@ -285,7 +328,6 @@ class Sandbox:
         if not keeper().owns(self.id):
             self._update({"ttl": wanted})
             return
-        self._lifetime = limit
         renews = not isinstance(timeout, str)
         deadline = None if limit is None else time.monotonic() + limit
         # The lease first, so that a renewal that is under way does not undo this for long.
@@ -487,5 +529,7 @@ _Decisions = list[NetworkEvent]
 def _sandbox_path(id: str) -> str:
     from urllib.parse import quote
 
+    if not isinstance(id, str):
+        raise TypeError(f"sandbox_id must be str, not {type(id).__name__}")
     # Such a path segment would be lost on the way; no sandbox is called so.
     return "/v1/sandboxes/" + (quote(id, safe="") if id not in ("", ".", "..") else "-")

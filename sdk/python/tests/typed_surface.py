@@ -1,4 +1,4 @@
-"""What a type checker has to make of ``sandboxed``; checked by mypy, never run."""
+"""What a type checker has to make of the surface; checked by mypy, never run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from typing_extensions import assert_type
 
-from cove import AsyncSandbox, Sandbox, sandboxed
+from cove import AsyncSandbox, Limits, RunResult, Sandbox, async_run, run, run_parallel, sandboxed
 
 
 @sandboxed
@@ -40,7 +40,7 @@ class Tools:
         return code
 
 
-async def use() -> None:
+async def decorated() -> None:
     assert_type(bare("x", times=2), str)
     assert_type(plain(code="x"), int)
     assert_type(await asynchronous("x"), int)
@@ -52,3 +52,20 @@ async def use() -> None:
     await asynchronous("x", Sandbox())  # type: ignore[call-arg]
     sandboxed(image=3)  # type: ignore[call-overload]
     sandboxed(no_such_option=3)  # type: ignore[call-overload]
+
+
+async def killed(sandbox: Sandbox, other: AsyncSandbox) -> None:
+    assert_type(sandbox.kill(), bool)
+    assert_type(Sandbox.kill("id", url="http://host"), bool)
+    assert_type(await other.kill(), bool)
+    assert_type(await AsyncSandbox.kill("id"), bool)
+    sandbox.kill("id")  # type: ignore[call-arg]
+    Sandbox.kill()  # type: ignore[call-arg]
+
+
+async def runs() -> None:
+    assert_type(run("make", "project", limits=Limits(cpu=1), retry=2), RunResult)
+    assert_type(await async_run(["make", ["make", "test"]], {"Makefile": "all:"}), RunResult)
+    assert_type(run_parallel([{"commands": "make"}]), list[RunResult | Exception])
+    run("make", image=3)  # type: ignore[arg-type]
+    run("make", no_such_option=3)  # type: ignore[call-arg]
