@@ -318,23 +318,19 @@ func TestAThousandConnectionsAtATime(t *testing.T) {
 	h := newHost(t, installLegacy, 8, allowed)
 	const many = 1000
 	conns := make([]*net.TCPConn, many)
+	errs := make([]error, many)
 	var done sync.WaitGroup
 	for i := range conns {
 		done.Go(func() {
-			c, err := dial(t.Context(), fmt.Sprintf("name%d.test:443", i%10))
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			conns[i] = c
-			if _, err := fmt.Fprintf(c, "%d\n", i); err != nil {
-				t.Error(err)
+			conns[i], errs[i] = dial(t.Context(), fmt.Sprintf("name%d.test:443", i%10))
+			if errs[i] == nil {
+				_, errs[i] = fmt.Fprintf(conns[i], "%d\n", i)
 			}
 		})
 	}
 	done.Wait()
-	if t.Failed() {
-		return
+	if failed := slices.DeleteFunc(errs, func(err error) bool { return err == nil }); len(failed) > 0 {
+		t.Fatalf("%d of %d failed, the first with: %v", len(failed), many, failed[0])
 	}
 	for i, c := range conns {
 		if got, err := bufio.NewReader(c).ReadString('\n'); err != nil || got != fmt.Sprintf("%d\n", i) {

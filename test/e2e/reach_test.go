@@ -3,6 +3,7 @@ package e2e
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/rand"
@@ -313,8 +314,13 @@ func TestARealPip(t *testing.T) {
 			t.Skipf("this machine's own pip reaches no index: %v: %s", err, output)
 		}
 		w := newWorld(t, runtime)
+		if proxy := cmp.Or(os.Getenv("HTTPS_PROXY"), os.Getenv("https_proxy")); proxy != "" {
+			w.env = append(w.env, "COVE_EGRESS_PROXY="+proxy) // as pip has it
+		}
 		const install = "pip install -q --disable-pip-version-check --retries 0 --no-deps --target /tmp/p six && PYTHONPATH=/tmp/p python3 -c 'import six; print(six.__name__)'"
-		if output, err := w.command(t, "run", "--allow", "pip", "--", "sh", "-c", install).CombinedOutput(); err != nil || !strings.Contains(string(output), "six") {
+		if output, err := w.command(t, "run", "--allow", "pip", "--", "sh", "-c", install).CombinedOutput(); strings.Contains(string(output), "a loopback address") {
+			t.Skipf("this machine's own pip has an index that no sandbox may reach: %s", output)
+		} else if err != nil || !strings.Contains(string(output), "six") {
 			t.Errorf("with the preset: %v: %s", err, output)
 		}
 		output, err := w.command(t, "run", "--", "sh", "-c", install).CombinedOutput()
