@@ -227,8 +227,9 @@ func relay(ctx context.Context, guest, server net.Conn, out, in *flow) error {
 			_ = server.Close()
 		}
 	}
-	both.Go(func() { pass(out, server, guest) })
-	pass(in, guest, server)
+	from, to := bare(guest), beneath(guest)
+	both.Go(func() { pass(out, server, from) })
+	pass(in, to, server)
 	both.Wait()
 	return first
 }
@@ -243,15 +244,37 @@ func closeWrite(conn net.Conn) error {
 }
 
 // bare returns the socket beneath a stream to the guest, where nothing is left that was
-// read ahead of it, so that copy can splice. A server's connection is never unwrapped: what
-// is around it may be TLS.
+// read ahead of it. A server's connection is never unwrapped: what is around it may be TLS.
 func bare(guest net.Conn) net.Conn {
-	if wrapped, ok := guest.(interface{ Bare() (net.Conn, bool) }); ok {
-		if conn, ok := wrapped.Bare(); ok {
-			return conn
+	for {
+		conn, empty := unwrap(guest)
+		if !empty {
+			return guest
 		}
+		guest = conn
 	}
-	return guest
+}
+
+// beneath returns the socket beneath a stream to the guest for writing, so that copy can
+// splice.
+func beneath(guest net.Conn) net.Conn {
+	for {
+		conn, _ := unwrap(guest)
+		if conn == nil {
+			return guest
+		}
+		guest = conn
+	}
+}
+
+// unwrap returns what a stream is around, or nil, and whether nothing is left that was read
+// ahead of that.
+func unwrap(guest net.Conn) (conn net.Conn, empty bool) {
+	wrapped, ok := guest.(interface{ Bare() (net.Conn, bool) })
+	if !ok {
+		return nil, false
+	}
+	return wrapped.Bare()
 }
 
 // metered is a connection to a server whose bytes are counted and limited: one that an

@@ -383,7 +383,7 @@ func TestSparesAreFewWhenIdleAndNeverMoreThanSixteen(t *testing.T) {
 	g, s := open(t, w, compile(t, allow("a.example")), nil)
 	first := g.take()
 	g.streams <- first
-	await(t, "one waits", func() bool { return len(g.streams) == 1 })
+	await(t, "two wait", func() bool { return len(g.streams) == 2 })
 	var inUse []net.Conn
 	for range 200 {
 		inUse = append(inUse, g.must("a.example", 443))

@@ -99,7 +99,7 @@ func (s *Session) drop(l *link, c io.Closer) {
 
 // connect does what the agent asks, and says whether the stream is over by that: it was
 // the connection, or doesn't work.
-func (s *Session) connect(conn net.Conn, request wire.EgressRequest) bool {
+func (s *Session) connect(conn *stream, request wire.EgressRequest) bool {
 	name, addr, bad := parse(request)
 	if bad != nil {
 		s.refuse(cove.NetworkConnection, request.Name, netip.Addr{}, request.Port, Decision{Reason: bad.reason})
@@ -128,7 +128,7 @@ func (s *Session) connect(conn net.Conn, request wire.EgressRequest) bool {
 
 // turnAway refuses a connection that no rule allows, in HTTP where the program will speak
 // that. It says whether the stream is over.
-func (s *Session) turnAway(conn net.Conn, l *link, d Decision) bool {
+func (s *Session) turnAway(conn *stream, l *link, d Decision) bool {
 	s.refuse(cove.NetworkConnection, l.name, l.addr, l.port, d)
 	if l.port != 80 {
 		return !reply(conn, &failure{wire.EgressForbidden, d.Reason})
@@ -144,7 +144,7 @@ func (s *Session) turnAway(conn net.Conn, l *link, d Decision) bool {
 
 // fail tells of a connection that was allowed and failed. It says whether the stream is
 // over.
-func (s *Session) fail(conn net.Conn, l *link, d Decision, err error) bool {
+func (s *Session) fail(conn *stream, l *link, d Decision, err error) bool {
 	if s.ctx.Err() != nil {
 		return true
 	}
@@ -161,7 +161,7 @@ func (s *Session) fail(conn net.Conn, l *link, d Decision, err error) bool {
 }
 
 // toPeer connects to another sandbox.
-func (s *Session) toPeer(conn net.Conn, l *link, d Decision) bool {
+func (s *Session) toPeer(conn *stream, l *link, d Decision) bool {
 	if s.o.Peer == nil {
 		d.Reason = noPeers
 		return s.turnAway(conn, l, d)
@@ -177,7 +177,7 @@ func (s *Session) toPeer(conn net.Conn, l *link, d Decision) bool {
 }
 
 // pass connects to a server and copies.
-func (s *Session) pass(conn net.Conn, l *link, r *Rules, d Decision) bool {
+func (s *Session) pass(conn *stream, l *link, r *Rules, d Decision) bool {
 	p, err := s.g.locate(l.ctx, r, d, l.name, l.addr, l.port)
 	if err != nil {
 		return s.fail(conn, l, d, err)
@@ -191,7 +191,7 @@ func (s *Session) pass(conn net.Conn, l *link, r *Rules, d Decision) bool {
 }
 
 // run makes the stream the connection to server, as long as the rules allow it.
-func (s *Session) run(conn, server net.Conn, l *link, d Decision) bool {
+func (s *Session) run(conn *stream, server net.Conn, l *link, d Decision) bool {
 	if !s.hold(l, server) || !s.made(l, d, server) {
 		return s.fail(conn, l, d, errRules)
 	}
@@ -199,7 +199,7 @@ func (s *Session) run(conn, server net.Conn, l *link, d Decision) bool {
 		return true
 	}
 	s.tellOpen(l, d)
-	err := relay(l.ctx, bare(conn), server, s.meter.out(&l.sent), s.meter.in(&l.received))
+	err := relay(l.ctx, conn, server, s.meter.out(&l.sent), s.meter.in(&l.received))
 	s.tellClosed(l, d, err)
 	return true
 }
@@ -227,7 +227,7 @@ func (s *Session) made(l *link, d Decision, server net.Conn) bool {
 }
 
 // open has the session's Opener serve a connection that has to be looked into.
-func (s *Session) open(conn net.Conn, l *link, r *Rules, d Decision) bool {
+func (s *Session) open(conn *stream, l *link, r *Rules, d Decision) bool {
 	if s.o.Opener == nil {
 		d.Reason = "connections that have to be looked into can't be made here"
 		return s.turnAway(conn, l, d)

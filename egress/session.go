@@ -18,14 +18,10 @@ import (
 
 // Bounds of what one sandbox may ask at the same time, and how fast.
 const (
-	maxWaiting = 16 // spare streams on which nothing is asked yet
 	maxLookups = 16 // that are under way
 	maxAsking  = 64 // streams on which something was asked, and is no connection yet
 	askRate    = 4000
 	askBurst   = 1000
-	calmAfter  = 2 * time.Second // without a shortage of spares, fewer are kept
-	shortPause = 50 * time.Millisecond
-	longPause  = 5 * time.Second
 )
 
 var (
@@ -46,15 +42,17 @@ type Session struct {
 	asks  *rate.Limiter
 	diary *journal
 	wake  chan struct{} // for keep; holds one
+	lull  *time.Timer   // for keep
 
 	lookups chan struct{} // holds what is under way
 
 	mu      sync.Mutex
 	spares  map[io.Closer]struct{} // every stream from the agent that is no connection
 	links   map[*link]struct{}
-	opening int // streams that are being opened
-	waiting int // streams on which nothing is asked
-	target  int // how many should wait
+	opening int  // streams that are being opened
+	waiting int  // streams on which nothing is asked
+	target  int  // how many should wait
+	resting bool // until lull is over, what was taken is not replaced
 	short   time.Time
 	pause   time.Duration // before a stream is opened again, after errors
 	resume  time.Time
@@ -67,7 +65,7 @@ func (g *Gateway) Open(o SessionOptions) *Session {
 	s := &Session{
 		g: g, o: o, log: g.log.With("sandbox", o.ID),
 		asks: rate.NewLimiter(askRate, askBurst), diary: newJournal(o.Event),
-		wake: make(chan struct{}, 1), lookups: make(chan struct{}, maxLookups),
+		wake: make(chan struct{}, 1), lull: time.NewTimer(0), lookups: make(chan struct{}, maxLookups),
 		spares: map[io.Closer]struct{}{}, links: map[*link]struct{}{}, target: 1,
 	}
 	s.ctx, s.stop = context.WithCancelCause(g.ctx)
@@ -172,117 +170,6 @@ func (s *Session) Close() error {
 	delete(s.g.sessions, s)
 	s.g.mu.Unlock()
 	return nil
-}
-
-// keep opens spare streams as they are taken, until the session ends.
-func (s *Session) keep() {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		next := s.fill()
-		if next > 0 {
-			timer.Reset(next)
-		}
-		select {
-		case <-s.ctx.Done():
-			return
-		case <-s.wake:
-		case <-timer.C:
-		}
-	}
-}
-
-// fill begins as many streams as are missing, and returns when to look again; 0 is when
-// woken.
-func (s *Session) fill() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := time.Now()
-	if s.target > 1 && now.Sub(s.short) > calmAfter {
-		s.target, s.short = s.target/2, now
-	}
-	if left := s.resume.Sub(now); left > 0 {
-		return left
-	}
-	want := s.target
-	if s.pause > 0 {
-		want = 1 // until one works
-	}
-	for ; s.waiting+s.opening < want && len(s.spares)-s.waiting-len(s.links) < maxAsking && s.ctx.Err() == nil; s.opening++ {
-		s.work.Go(s.spare)
-	}
-	if s.target > 1 {
-		return calmAfter
-	}
-	return 0
-}
-
-// poke makes keep look again.
-func (s *Session) poke() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// arrived notes a stream that was opened, or could not be, and whether it is to be served.
-func (s *Session) arrived(stream io.Closer, err error) bool {
-	defer s.poke()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.opening--
-	if err == nil && s.ctx.Err() == nil {
-		s.spares[stream] = struct{}{}
-		s.waiting++
-		return true
-	}
-	s.slower()
-	return false
-}
-
-// slower lengthens the pause before the next stream is opened. s.mu is held.
-func (s *Session) slower() {
-	s.pause = min(max(2*s.pause, shortPause), longPause)
-	s.resume = time.Now().Add(s.pause)
-}
-
-// taken notes that the agent asks something on a stream that waited.
-func (s *Session) taken() {
-	defer s.poke()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pause, s.resume = 0, time.Time{}
-	if s.waiting--; s.waiting == 0 {
-		s.target, s.short = min(2*s.target, maxWaiting), time.Now()
-	}
-}
-
-// waits notes that a stream waits again, and says whether it may: enough others do.
-func (s *Session) waits() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.waiting >= maxWaiting {
-		return false
-	}
-	if s.waiting++; s.waiting < s.target {
-		s.poke()
-	}
-	return true
-}
-
-// left notes that a stream is gone. waited says that it was waiting, and unused that
-// nothing was ever asked on it: an agent that closes what it is given gets it more slowly.
-func (s *Session) left(stream io.Closer, waited, unused bool) {
-	defer s.poke()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.spares, stream)
-	if waited {
-		s.waiting--
-	}
-	if unused {
-		s.slower()
-	}
 }
 
 // refuse counts a refusal and tells of it.

@@ -1,6 +1,7 @@
 package egress
 
 import (
+	"bufio"
 	"fmt"
 	"net"
 	"net/netip"
@@ -37,54 +38,112 @@ func (s *Session) spare() {
 // for. It closes conn.
 func (s *Session) serve(conn net.Conn) {
 	defer conn.Close()
+	stream := newStream(conn)
 	for asked := false; ; asked = true {
-		request, err := readRequest(conn)
+		request, err := stream.request()
 		if err != nil {
 			s.left(conn, true, !asked)
 			return
 		}
 		s.taken()
-		over := s.asks.Wait(s.ctx) != nil || s.answer(conn, request)
-		if over || !s.waits() {
-			s.left(conn, false, false)
+		if !s.answer(stream, request) {
 			return
 		}
 	}
 }
 
-// answer does what the agent asks, and says whether the stream is over by that.
-func (s *Session) answer(conn net.Conn, request wire.EgressRequest) bool {
-	switch request.Kind {
-	case wire.EgressLookup:
-		return !reply(conn, s.lookup(request.Name))
-	case wire.EgressConnect:
-		return s.connect(conn, request)
+// answer does what the agent asks, and says whether the stream waits for the next request.
+func (s *Session) answer(conn *stream, request wire.EgressRequest) bool {
+	over := s.asks.Wait(s.ctx) != nil
+	if !over && request.Kind == wire.EgressConnect {
+		over = s.connect(conn, request) || request.Early
+	} else if !over {
+		f := s.inform(request)
+		// It waits before the agent has its answer, and can ask on it again.
+		waits := s.waits()
+		if reply(conn, f) && waits {
+			return true
+		}
+		s.left(conn.Conn, waits, false)
+		return false
 	}
-	return !reply(conn, &failure{wire.EgressForbidden, "there is no such request"})
+	if over || !s.waits() {
+		s.left(conn.Conn, false, false)
+		return false
+	}
+	return true
 }
 
-// readRequest waits for a frame, and once it has begun for its end, but not for ever.
-func readRequest(conn net.Conn) (wire.EgressRequest, error) {
+// inform returns what to answer to a request that is none for a connection.
+func (s *Session) inform(request wire.EgressRequest) *failure {
+	if request.Kind == wire.EgressLookup {
+		return s.lookup(request.Name)
+	}
+	return &failure{wire.EgressForbidden, "there is no such request"}
+}
+
+// stream is one from the agent. More than a request is read of it at once, since what a
+// program says may come with the request.
+type stream struct {
+	net.Conn
+	ahead *bufio.Reader
+	frame frameReader
+}
+
+// maxAhead is how much is read at once: a request, and the first message of TLS behind it.
+const maxAhead = 2 << 10
+
+func newStream(conn net.Conn) *stream {
+	s := &stream{Conn: conn, frame: frameReader{conn: conn}}
+	s.ahead = bufio.NewReaderSize(&s.frame, maxAhead)
+	return s
+}
+
+// request waits for a request, and once it has begun for its end, but not for ever.
+func (s *stream) request() (wire.EgressRequest, error) {
 	var request wire.EgressRequest
-	if err := wire.ReadFrame(&frameReader{conn: conn}, &request); err != nil {
+	s.frame.begun = s.ahead.Buffered() > 0
+	if err := wire.ReadFrame(s.ahead, &request); err != nil || !s.frame.hurried {
 		return request, err
 	}
-	return request, conn.SetReadDeadline(time.Time{})
+	s.frame.hurried = false
+	return request, s.Conn.SetReadDeadline(time.Time{})
 }
+
+// Read reads what was read ahead, and then from the agent.
+func (s *stream) Read(p []byte) (int, error) {
+	if s.ahead != nil {
+		if s.ahead.Buffered() > 0 {
+			return s.ahead.Read(p)
+		}
+		s.ahead = nil // a connection may be long, and mostly idle
+	}
+	return s.Conn.Read(p)
+}
+
+// CloseWrite tells the agent that no more will come.
+func (s *stream) CloseWrite() error { return closeWrite(s.Conn) }
+
+// Bare returns the connection beneath, if nothing is left that was read ahead of it.
+func (s *stream) Bare() (net.Conn, bool) { return s.Conn, s.ahead == nil || s.ahead.Buffered() == 0 }
 
 // frameReader reads a frame whose beginning may take for ever, and its rest may not.
 type frameReader struct {
-	conn  net.Conn
-	begun bool
+	conn    net.Conn
+	begun   bool
+	hurried bool // there is a deadline
 }
 
 // Read reads from the stream.
 func (r *frameReader) Read(p []byte) (int, error) {
-	n, err := r.conn.Read(p)
-	if n > 0 && err == nil && !r.begun {
-		r.begun = true
-		err = r.conn.SetReadDeadline(time.Now().Add(frameTimeout))
+	if r.begun && !r.hurried {
+		r.hurried = true
+		if err := r.conn.SetReadDeadline(time.Now().Add(frameTimeout)); err != nil {
+			return 0, err
+		}
 	}
+	n, err := r.conn.Read(p)
+	r.begun = r.begun || n > 0
 	return n, err
 }
 

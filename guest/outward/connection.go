@@ -20,39 +20,59 @@ const connectPatience = 2 * time.Minute
 
 // serve leads one connection out.
 func (w *Way) serve(c *net.TCPConn) {
-	target, err := w.target(c)
+	request, known := w.request(c)
+	if !known {
+		reset(c)
+		return
+	}
+	o, err := newOpening(c, request)
 	if err != nil {
 		reset(c)
 		return
 	}
-	request := wire.EgressRequest{Kind: wire.EgressConnect, Port: int(target.Port())}
-	const why = 80 // where the host says why a name may not be reached
-	switch name, known := w.nameOf(target.Addr()); {
-	case known && name == "", w.refused.prefix.Contains(target.Addr()) && target.Port() != why:
-		reset(c) // an address that stands for no name, or for one that is refused
-		return
-	case known:
-		request.Name = name
-	default:
-		request.Address = target.Addr().String()
-	}
-	stream, reply, err := w.ask(request, connectPatience)
+	o.said = w.buffers.Ready(c, maxSaid)
+	var up sync.WaitGroup
+	defer up.Wait()
+	defer close(o.made)
+	var once sync.Once
+	stream, reply, err := w.ask(func(stream *net.UnixConn) error {
+		err := o.ask(stream)
+		once.Do(func() { up.Go(func() { w.up(o) }) })
+		return err
+	}, connectPatience)
 	if err != nil {
 		reset(c)
 		return
 	}
-	if reply.Code != wire.EgressOK {
-		w.keep(stream)
-		reset(c)
-		return
-	}
-	if !w.track(stream) {
+	if reply.Code != wire.EgressOK || !w.track(stream) {
 		_ = stream.Close()
 		reset(c)
 		return
 	}
 	defer w.untrack(stream)
-	w.join(c, stream)
+	o.made <- stream
+	w.down(c, stream)
+	up.Wait()
+}
+
+// request returns what to ask of the host for a connection; known says that it is one that
+// leads somewhere.
+func (w *Way) request(c *net.TCPConn) (request wire.EgressRequest, known bool) {
+	target, err := w.target(c)
+	if err != nil {
+		return request, false
+	}
+	request = wire.EgressRequest{Kind: wire.EgressConnect, Port: int(target.Port()), Early: true}
+	const why = 80 // where the host says why a name may not be reached
+	name, stands := w.nameOf(target.Addr())
+	switch {
+	case !stands:
+		request.Address = target.Addr().String()
+	case name == "", w.refused.prefix.Contains(target.Addr()) && target.Port() != why:
+		return request, false // an address that stands for no name, or for one that is refused
+	}
+	request.Name = name
+	return request, true
 }
 
 // target returns where the program wanted to.
@@ -105,10 +125,10 @@ func (w *Way) nameOf(addr netip.Addr) (name string, known bool) {
 	return "", false
 }
 
-// ask sends a request to the host and returns its answer, and the stream on which it came.
-// A stream that turns out to be dead, as all are of a daemon that has ended, is followed by
-// another.
-func (w *Way) ask(request wire.EgressRequest, patience time.Duration) (*net.UnixConn, wire.EgressReply, error) {
+// ask has a request sent to the host and returns its answer, and the stream on which it
+// came. A stream that turns out to be dead, as all are of a daemon that has ended, is
+// followed by another.
+func (w *Way) ask(send func(*net.UnixConn) error, patience time.Duration) (*net.UnixConn, wire.EgressReply, error) {
 	const attempts = 3
 	deadline := time.Now().Add(patience)
 	var err error
@@ -118,7 +138,7 @@ func (w *Way) ask(request wire.EgressRequest, patience time.Duration) (*net.Unix
 			return nil, wire.EgressReply{}, err
 		}
 		var reply wire.EgressReply
-		if reply, err = exchange(stream, request, deadline); err == nil {
+		if reply, err = exchange(stream, send, deadline); err == nil {
 			return stream, reply, nil
 		}
 		_ = stream.Close()
@@ -130,11 +150,11 @@ func (w *Way) ask(request wire.EgressRequest, patience time.Duration) (*net.Unix
 }
 
 // exchange sends a request and receives the answer.
-func exchange(stream net.Conn, request wire.EgressRequest, deadline time.Time) (reply wire.EgressReply, err error) {
+func exchange(stream *net.UnixConn, send func(*net.UnixConn) error, deadline time.Time) (reply wire.EgressReply, err error) {
 	if err := stream.SetDeadline(deadline); err != nil {
 		return reply, err
 	}
-	if err := wire.WriteFrame(stream, request); err != nil {
+	if err := send(stream); err != nil {
 		return reply, err
 	}
 	if err := wire.ReadFrame(stream, &reply); err != nil {
@@ -150,30 +170,16 @@ func (w *Way) keep(stream *net.UnixConn) {
 	}
 }
 
-// join copies both ways until both are at their end. The end of one direction is passed on,
-// a failure resets the program's connection.
-func (w *Way) join(program *net.TCPConn, stream *net.UnixConn) {
-	var up sync.WaitGroup
-	up.Go(func() {
-		err := w.buffers.Copy(stream, program)
-		switch {
-		case err == nil:
-			_ = stream.CloseWrite()
-		case pair.HungUp(stream): // the host wants no more; what it has said is still to arrive
-			_ = program.CloseRead()
-		default:
-			_ = stream.Close()
-			reset(program)
-		}
-	})
+// down passes on what the host has for a program, until the end of that, or of the whole. A
+// failure resets the program's connection.
+func (w *Way) down(program *net.TCPConn, stream *net.UnixConn) {
 	if err := w.buffers.Copy(program, stream); err != nil {
 		_ = stream.Close()
 		reset(program)
-	} else {
-		_ = program.CloseWrite()
-		// The host may end the whole while the program has nothing to say.
-		pair.AwaitHangUp(stream)
-		_ = program.Close()
+		return
 	}
-	up.Wait()
+	_ = program.CloseWrite()
+	// The host may end the whole while the program has nothing to say.
+	pair.AwaitHangUp(stream)
+	_ = program.Close()
 }

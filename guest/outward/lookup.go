@@ -1,6 +1,7 @@
 package outward
 
 import (
+	"net"
 	"sync"
 	"time"
 
@@ -94,7 +95,8 @@ func (l *lookups) forget() {
 
 // lookup asks the host about one name.
 func (w *Way) lookup(name string) string {
-	stream, reply, err := w.ask(wire.EgressRequest{Kind: wire.EgressLookup, Name: name}, lookupPatience)
+	request := wire.EgressRequest{Kind: wire.EgressLookup, Name: name}
+	stream, reply, err := w.ask(func(stream *net.UnixConn) error { return wire.WriteFrame(stream, request) }, lookupPatience)
 	if err != nil {
 		return wire.EgressUnavailable
 	}

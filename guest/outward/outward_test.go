@@ -46,7 +46,7 @@ func TestConnectionsArriveWithTheirName(t *testing.T) {
 				t.Errorf("got %q, %v, want what was sent", got, err)
 			}
 			want := []wire.EgressRequest{
-				{Kind: wire.EgressLookup, Name: "api.example.test"}, {Kind: wire.EgressConnect, Name: "api.example.test", Port: 8080},
+				{Kind: wire.EgressLookup, Name: "api.example.test"}, {Kind: wire.EgressConnect, Name: "api.example.test", Port: 8080, Early: true},
 			}
 			if got := h.asked(); !slices.Equal(got, want) {
 				t.Errorf("requests: got %+v, want %+v", got, want)

@@ -14,6 +14,10 @@ import (
 // that succeeded the stream is the connection, half-closes included; after anything else
 // the next request may follow.
 //
+// An agent need not wait for the answer to a connect that is Early: what the program says
+// may follow the request, for the host to pass on when there is a connection. If none comes
+// of it the stream is over.
+//
 // What is sent are frames: two bytes of length, big-endian, and JSON.
 const (
 	// EgressPath is where spare streams are opened.
@@ -41,6 +45,7 @@ type EgressRequest struct {
 	Name    string `json:"name,omitempty"`    // that was looked up, in lower case without a dot at its end
 	Address string `json:"address,omitempty"` // IPv4, of a program that connects without a name
 	Port    int    `json:"port,omitempty"`
+	Early   bool   `json:"early,omitempty"` // of a connect: see EgressPath
 }
 
 // The answers to an EgressRequest.
@@ -79,16 +84,24 @@ type ListeningPort struct {
 
 // WriteFrame sends one message.
 func WriteFrame(w io.Writer, message any) error {
-	body, err := json.Marshal(message)
+	frame, err := AppendFrame(nil, message)
 	if err != nil {
 		return err
 	}
-	if len(body) > maxFrame {
-		return fmt.Errorf("a message of %d bytes is too long for a frame", len(body))
-	}
-	frame := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(body)), uint16(len(body)))
-	_, err = w.Write(append(frame, body...))
+	_, err = w.Write(frame)
 	return err
+}
+
+// AppendFrame appends one message as WriteFrame sends it.
+func AppendFrame(to []byte, message any) ([]byte, error) {
+	body, err := json.Marshal(message)
+	if err != nil {
+		return to, err
+	}
+	if len(body) > maxFrame {
+		return to, fmt.Errorf("a message of %d bytes is too long for a frame", len(body))
+	}
+	return append(binary.BigEndian.AppendUint16(to, uint16(len(body))), body...), nil
 }
 
 // ReadFrame receives one message, and not a byte more. The error is io.EOF at the end of
