@@ -156,4 +156,3 @@ func (s *Session) left(stream io.Closer, waited, unused bool) {
 		s.slower()
 	}
 }
-
