@@ -32,7 +32,8 @@ const (
 	ttlReachable, ttlUnreachable = 5, 1
 )
 
-// serveDNS starts the resolver, by UDP and TCP, at these ports or others.
+// serveDNS starts the resolver, at these ports or others. By TCP it answers while something
+// may be reached; until then a connection there is refused as any other.
 func (w *Way) serveDNS(address string, port int) (dnsPorts, error) {
 	packets, err := net.ListenPacket("udp4", net.JoinHostPort(address, strconv.Itoa(port)))
 	if err != nil && port != 53 {
@@ -45,16 +46,12 @@ func (w *Way) serveDNS(address string, port int) (dnsPorts, error) {
 	if err != nil {
 		return dnsPorts{}, errors.Join(err, packets.Close())
 	}
-	streams, err := holder.listen()
-	if err != nil {
-		return dnsPorts{}, errors.Join(err, holder.Close(), packets.Close())
-	}
 	ports := dnsPorts{udp: packets.LocalAddr().(*net.UDPAddr).Port, tcp: holder.port}
-	w.dns = []io.Closer{packets, streams, holder}
+	w.queries = &door{holder: holder, serve: w.serveStreams}
+	w.dns = []io.Closer{packets, w.queries}
 	roomForQueries(packets.(*net.UDPConn))
 	w.own[uint16(ports.tcp)] = true
 	w.work.Go(func() { w.servePackets(packets.(*net.UDPConn)) })
-	w.work.Go(func() { w.serveStreams(streams) })
 	return ports, nil
 }
 
@@ -152,7 +149,7 @@ func (w *Way) serveStream(c net.Conn) {
 		if query != nil {
 			reply = w.resolve(query)
 		}
-		if reply == nil {
+		if reply == nil || !w.isEnabled() {
 			return
 		}
 		_ = c.SetDeadline(time.Now().Add(streamPatience))

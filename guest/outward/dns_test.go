@@ -27,6 +27,11 @@ func newResolver(t *testing.T, answer func(name string) string) (*Way, dnsPorts)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.Close() })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.setDoor(w.queries); err != nil {
+		t.Fatal(err)
+	}
 	return w, ports
 }
 
@@ -63,6 +68,22 @@ func byUDP(t *testing.T, ports dnsPorts, packet []byte) (dnsmessage.Message, err
 		err = message.Unpack(buffer[:n])
 	}
 	return message, err
+}
+
+// byTCP sends a packet on a stream and returns the reply.
+func byTCP(c net.Conn, packet []byte) (message dnsmessage.Message, err error) {
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packet))), packet...)); err != nil {
+		return message, err
+	}
+	var size [2]byte
+	if _, err := io.ReadFull(c, size[:]); err != nil {
+		return message, err
+	}
+	reply := make([]byte, binary.BigEndian.Uint16(size[:]))
+	if _, err := io.ReadFull(c, reply); err != nil {
+		return message, err
+	}
+	return message, message.Unpack(reply)
 }
 
 func TestAnswersOfTheResolver(t *testing.T) {
@@ -210,21 +231,8 @@ func TestQueriesByTCP(t *testing.T) {
 	defer c.Close()
 	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	for range 3 {
-		packet := ask(t, dnsmessage.TypeA, "ok.test.")
-		if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(packet))), packet...)); err != nil {
-			t.Fatal(err)
-		}
-		var size [2]byte
-		if _, err := io.ReadFull(c, size[:]); err != nil {
-			t.Fatal(err)
-		}
-		reply := make([]byte, binary.BigEndian.Uint16(size[:]))
-		if _, err := io.ReadFull(c, reply); err != nil {
-			t.Fatal(err)
-		}
-		var message dnsmessage.Message
-		if err := message.Unpack(reply); err != nil || len(message.Answers) != 1 {
-			t.Errorf("got %+v, %v, want one address", message, err)
+		if reply, err := byTCP(c, ask(t, dnsmessage.TypeA, "ok.test.")); err != nil || len(reply.Answers) != 1 {
+			t.Errorf("got %+v, %v, want one address", reply, err)
 		}
 	}
 	if _, err := c.Write([]byte{0xff, 0xff}); err != nil {

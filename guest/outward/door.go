@@ -97,6 +97,7 @@ const backlog = 4096
 // door is a port of the agent's and, while something may be reached, what listens on it.
 type door struct {
 	*holder
+	serve    func(*net.TCPListener) // until it is closed
 	listener *net.TCPListener
 }
 
@@ -124,7 +125,7 @@ func (w *Way) listen(d *door) error {
 		return err
 	}
 	d.listener = listener
-	w.work.Go(func() { w.accept(listener) })
+	w.work.Go(func() { d.serve(listener) })
 	return nil
 }
 

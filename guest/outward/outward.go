@@ -46,6 +46,7 @@ type Way struct {
 	mu      sync.Mutex
 	enabled bool
 	doors   map[int]*door // the listeners, by port; one on redirect
+	queries *door         // of the resolver, by TCP
 	open    map[net.Conn]struct{}
 	closed  bool
 }
@@ -115,7 +116,7 @@ func (w *Way) redirect(install func([]rule) error) error {
 	if err != nil {
 		return errors.Join(err, entry.Close())
 	}
-	w.doors[entry.port], w.dead, w.own[uint16(dead.port)] = &door{holder: entry}, dead, true
+	w.doors[entry.port], w.dead, w.own[uint16(dead.port)] = &door{holder: entry, serve: w.accept}, dead, true
 	w.entrance = entrance{redirected: true, port: entry.port}
 	dns, err := w.serveDNS("127.0.0.1", dnsPort)
 	if err == nil {
@@ -138,7 +139,7 @@ func (w *Way) undo() {
 			_ = c.Close()
 		}
 	}
-	w.dns, w.dead, w.own, w.entrance = nil, nil, map[uint16]bool{}, entrance{}
+	w.dns, w.queries, w.dead, w.own, w.entrance = nil, nil, nil, map[uint16]bool{}, entrance{}
 	w.work.Wait()
 }
 
@@ -194,13 +195,16 @@ func (w *Way) Set(setup wire.NetworkSetup) error {
 	}
 	w.enabled = setup.Enabled
 	w.lookups.forget()
+	if err := w.setDoor(w.queries); err != nil {
+		return err
+	}
 	if w.entrance.redirected {
 		return w.setDoor(w.doors[w.entrance.port])
 	}
 	return w.setDoors(setup.Ports)
 }
 
-// setDoor opens or closes the one door.
+// setDoor opens or closes a door.
 func (w *Way) setDoor(d *door) error {
 	if !w.enabled {
 		d.shut()
@@ -230,7 +234,7 @@ func (w *Way) setDoors(ports []int) error {
 		}
 		holder, err := holdExactly("0.0.0.0", port)
 		if err == nil {
-			w.doors[port] = &door{holder: holder}
+			w.doors[port] = &door{holder: holder, serve: w.accept}
 			err = w.listen(w.doors[port])
 		}
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/net/dns/dnsmessage"
 	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove/guest/pair"
@@ -152,6 +153,13 @@ func TestNothingIsReachedUntilItMayBe(t *testing.T) {
 				} else if name != "nothing" && !errors.Is(err, unix.ECONNREFUSED) {
 					t.Errorf("an address: got %v, want connection refused", err)
 				}
+				for _, resolver := range []string{"198.18.0.1:53", "203.0.113.53:53", "127.0.0.1:53"} {
+					if c, err := dial(t.Context(), resolver); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("the resolver by TCP, %s: got %v, %v, want an error at once", resolver, c, err)
+					} else if name != "nothing" && !errors.Is(err, unix.ECONNREFUSED) {
+						t.Errorf("the resolver by TCP, %s: got %v, want connection refused", resolver, err)
+					}
+				}
 				var dns *net.DNSError
 				if _, err := dial(t.Context(), "name.test:443"); !errors.As(err, &dns) || !dns.IsNotFound {
 					t.Errorf("a name: got %v, want that it is not found", err)
@@ -164,6 +172,20 @@ func TestNothingIsReachedUntilItMayBe(t *testing.T) {
 					t.Fatal(err)
 				}
 				c.Close()
+				if name == "nothing" {
+					continue
+				}
+				stream, err := dial(t.Context(), "203.0.113.53:53")
+				if err != nil {
+					t.Fatalf("the resolver by TCP: %v", err)
+				}
+				defer stream.Close()
+				if err := h.way.Set(wire.NetworkSetup{}); err != nil {
+					t.Fatal(err)
+				}
+				if got, err := byTCP(stream, ask(t, dnsmessage.TypeA, "name.test.")); err == nil {
+					t.Errorf("a stream to the resolver from before: got %v, want its end", got)
+				}
 			}
 			// The host is told, after the fact, of what was looked up in vain.
 			told := wire.EgressRequest{Kind: wire.EgressLookup, Name: "in-vain.test"}
