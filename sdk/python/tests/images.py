@@ -24,9 +24,32 @@ NAMES = (
     "ghcr.io/astral-sh/uv:python3.12-bookworm-slim",
 )
 
-_TOOLS = (
-    ["sh", "ls", "cat", "echo", "sleep", "mkdir", "rm", "sort", "head", "tail", "grep", "sed", "wc", "id", "env", "true", "false", "touch", "tr", "kill", "ps", "date", "seq", "uname"]
-)
+_TOOLS = [
+    "sh",
+    "ls",
+    "cat",
+    "echo",
+    "sleep",
+    "mkdir",
+    "rm",
+    "sort",
+    "head",
+    "tail",
+    "grep",
+    "sed",
+    "wc",
+    "id",
+    "env",
+    "true",
+    "false",
+    "touch",
+    "tr",
+    "kill",
+    "ps",
+    "date",
+    "seq",
+    "uname",
+]
 _LEFT_OUT = re.compile(r"/(test|lib2to3|ensurepip|pydoc_data|config-[^/]*|distutils|idlelib|tkinter)(/|$)")
 
 #: pip is told to look here, and nowhere else.

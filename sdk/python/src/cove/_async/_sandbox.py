@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._tools import AsyncTools
+
 #: How long a sandbox lives unless said otherwise, in seconds; as the daemon has it.
 _TTL = 3600.0
 _FOREVER = float("inf")
@@ -417,6 +419,13 @@ class AsyncSandbox:
         return await self.commands.run(
             argv, env=env, workdir=workdir, user=user, stdin=stdin, timeout=timeout, check=check
         )
+
+    @property
+    def tools(self) -> AsyncTools:
+        """What a model works with in it; see ``cove.tools``."""
+        from ._tools import AsyncTools
+
+        return AsyncTools(self)
 
     # Ports
 

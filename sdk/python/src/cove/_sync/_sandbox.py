@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from ._tools import Tools
+
 #: How long a sandbox lives unless said otherwise, in seconds; as the daemon has it.
 _TTL = 3600.0
 _FOREVER = float("inf")
@@ -413,6 +415,13 @@ class Sandbox:
     ) -> CommandResult:
         """Runs a program with arguments, which no shell sees: ``commands.run`` in short."""
         return self.commands.run(argv, env=env, workdir=workdir, user=user, stdin=stdin, timeout=timeout, check=check)
+
+    @property
+    def tools(self) -> Tools:
+        """What a model works with in it; see ``cove.tools``."""
+        from ._tools import Tools
+
+        return Tools(self)
 
     # Ports
 

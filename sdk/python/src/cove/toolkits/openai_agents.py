@@ -21,8 +21,8 @@ __all__ = ["tools"]
 def tools(sandbox: AnySandbox, only: Sequence[str] | None = None) -> list[Tool]:
     """Returns the tools, or those named, for ``Agent(tools=...)``. Their schemas are strict.
 
-    What a tool could not do is told to the model; a sandbox or a daemon that is gone ends the
-    run with a CoveError.
+    What a tool could not do is told to the model. A sandbox or a daemon that is gone ends the
+    run with a UserError, whose cause is the CoveError.
     """
     calls = Calls(sandbox, only)
     return [_tool(calls, tool) for tool in calls.definitions]
