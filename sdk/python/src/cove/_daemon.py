@@ -39,7 +39,11 @@ def locate(url: str | None) -> Address:
         return Address("http://cove", os.path.join(state_dir(), "cove.sock"), ours=True)
     from urllib.parse import unquote, urlsplit
 
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # which is a number or none
+    except ValueError:
+        raise _invalid(url) from None
     if parts.scheme == "unix" and not parts.netloc and parts.path:
         return Address("http://cove", unquote(parts.path))
     if parts.scheme in ("http", "https") and parts.hostname:
@@ -84,8 +88,9 @@ def trusted(verify: bool | str | ssl.SSLContext) -> bool | str | ssl.SSLContext:
 
 
 def _invalid(url: str) -> InvalidError:
+    shown = "what is given" if "@" in url else repr(url)  # not a password
     return InvalidError(
-        f"{url!r} is no address of a daemon", hint="use unix:///path/of/socket, http://host:port or https://host:port"
+        f"{shown} is no address of a daemon", hint="use unix:///path/of/socket, http://host:port or https://host:port"
     )
 
 

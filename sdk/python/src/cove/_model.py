@@ -49,10 +49,8 @@ def _required(cls: type[Any]) -> list[Field[Any]]:
 
 def parse_list(cls: type[T], data: object, member: str) -> list[T]:
     """Returns the list that is data's member."""
-    items = data.get(member, []) if isinstance(data, dict) else data
-    if items is None:
-        return []
-    if not isinstance(items, list) or not isinstance(data, dict):
+    items = (data.get(member) or []) if isinstance(data, dict) else None
+    if not isinstance(items, list):
         raise nonsense(f"a list of {member} was expected")
     return [parse(cls, item) for item in items]
 

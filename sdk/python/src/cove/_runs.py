@@ -194,7 +194,13 @@ class RunRequest:
     def content(self, boundary: str, left: list[str]) -> Iterator[bytes] | None:
         """Yields the form to send, None where there are no files. What can't be sent is
         added to left."""
-        return None if self._source is None else _form(boundary, json.dumps(self.body), self._archive(left))
+        return (
+            None
+            if self._source is None
+            else _form(
+                boundary, spec.encode("the request", json.dumps(self.body, ensure_ascii=False)), self._archive(left)
+            )
+        )
 
     def _archive(self, left: list[str]) -> Iterator[bytes]:
         from ._tar import LeftOut, pack, pack_files
@@ -286,7 +292,7 @@ def _files(files: object) -> Folder | dict[str, bytes]:
 
 def _content(path: object, data: object) -> bytes:
     if isinstance(data, str):
-        return data.encode()
+        return spec.encode("a file's content", data)
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"files must map str to str or bytes; {path!r} maps to {type(data).__name__}")
     return bytes(data)
@@ -307,13 +313,13 @@ def _retry(retry: Retry | int | None) -> dict[str, Any] | None:
     )
 
 
-def _form(boundary: str, request: str, archive: Iterator[bytes]) -> Iterator[bytes]:
+def _form(boundary: str, request: bytes, archive: Iterator[bytes]) -> Iterator[bytes]:
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="'
     kinds = (
         'request"\r\nContent-Type: application/json',
         'archive"; filename="archive"\r\nContent-Type: application/x-tar',
     )
-    yield f"{head}{kinds[0]}\r\n\r\n{request}\r\n{head}{kinds[1]}\r\n\r\n".encode()
+    yield f"{head}{kinds[0]}\r\n\r\n".encode() + request + f"\r\n{head}{kinds[1]}\r\n\r\n".encode()
     yield from archive
     yield f"\r\n--{boundary}--\r\n".encode()
 

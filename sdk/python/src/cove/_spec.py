@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from .errors import InvalidError
-from .types import Duration, Limits, Mount, Network, Secret
+from .types import Duration, Limits, Mount, Network, PtySize, Secret
 
 _NEVER = "never"
 
@@ -21,6 +21,22 @@ def check(name: str, value: object, *types: type) -> None:
         return
     wanted = " or ".join(t.__name__ for t in types)
     raise TypeError(f"{name} must be {wanted}, not {type(value).__name__}")
+
+
+def need(name: str, value: object, *types: type) -> None:
+    """Raises TypeError unless value is of one of the types, and so not None."""
+    if value is None:
+        raise TypeError(f"{name} must be {' or '.join(t.__name__ for t in types)}, not None")
+    check(name, value, *types)
+
+
+def encode(name: str, value: str) -> bytes:
+    """Returns text as UTF-8; half of a surrogate pair is no text."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError as error:
+        hint = "give it as bytes where that is possible, or leave it out"
+        raise InvalidError(f"{name} has characters that are no Unicode", hint=hint) from error
 
 
 def text(name: str, value: str | None) -> str | None:
@@ -36,7 +52,7 @@ def function(name: str, value: object) -> None:
 
 
 def number(name: str, value: float) -> float:
-    """Returns a number of seconds or of something else, which is not negative."""
+    """Returns a number of seconds, which is not negative."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, not {type(value).__name__}")
     if not value >= 0:
@@ -249,6 +265,13 @@ def publish(value: Sequence[int] | Mapping[int, int] | None) -> list[dict[str, i
     return [drop_none({"port": port_number(a), "host_port": port_number(b) if b else None}) for a, b in pairs]
 
 
+def terminal(size: PtySize) -> dict[str, int]:
+    """Returns the size of a terminal."""
+    need("rows", size.rows, int)
+    need("cols", size.cols, int)
+    return {"rows": size.rows, "cols": size.cols}
+
+
 def port_number(value: object) -> int:
     """Returns a TCP port."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -350,6 +373,7 @@ def _limits(value: Limits | None) -> dict[str, Any]:
     check("limits.disk", value.disk, int, str)
     check("limits.shm", value.shm, int, str)
     check("limits.network", value.network, bool)
+    check("limits.fs_readonly", value.fs_readonly, bool)
     bounds = {"cpus": value.cpu, "memory": value.memory, "pids": value.pids, "disk": value.disk, "shm": value.shm}
     return drop_none(
         {

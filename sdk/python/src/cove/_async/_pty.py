@@ -58,11 +58,10 @@ class AsyncPty:
     ) -> AsyncPtyHandle:
         """Starts a login shell, or ``cmd``, with a terminal."""
         spec.check("size", size, PtySize)
-        size = size or PtySize()
         environment = {"TERM": "xterm-256color", **(spec.text_map("env", spec.one("env", env, "envs", envs)) or {})}
         body: dict[str, Any] = {
             "command": _SHELL if cmd is None else spec.command(cmd),
-            "tty": {"rows": size.rows, "cols": size.cols},
+            "tty": spec.terminal(size or PtySize()),
             "env": environment,
             "cwd": spec.text("workdir", spec.one("workdir", workdir, "cwd", cwd)),
             "user": spec.text("user", user),

@@ -11,7 +11,7 @@ from .. import _lease
 from .. import _spec as spec
 from .._either import either
 from .._lease import Lease, keeper
-from .._model import known, parse, parse_list
+from .._model import known, nonsense, parse, parse_list
 from ..errors import CoveError, GoneError, InvalidError, NotFoundError, TimedOutError, closed
 from ..types import (
     CommandResult,
@@ -30,7 +30,7 @@ from ._commands import AsyncCommands
 from ._files import AsyncFiles
 from ._io import AsyncLock, in_thread, shielded
 from ._pty import AsyncPty
-from ._transport import AsyncTransport
+from ._transport import AsyncTransport, decoded
 
 if TYPE_CHECKING:
     import ssl
@@ -215,7 +215,7 @@ class AsyncSandbox:
         response = await self._transport.request(
             "POST", path, json=body, params=params, read=None if self._transport.local else 900.0
         )
-        info = self._info = parse(SandboxInfo, response.json())
+        info = self._info = parse(SandboxInfo, decoded(response))
         if self._reuse and response.status_code == 200:
             self._removes = False  # whoever made it owns it
         import os
@@ -344,6 +344,7 @@ class AsyncSandbox:
 
     async def set_labels(self, labels: Mapping[str, str]) -> None:
         """Replaces the labels."""
+        spec.need("labels", labels, Mapping)
         await self._update({"labels": spec.text_map("labels", labels)})
 
     # What it is
@@ -460,6 +461,7 @@ class AsyncSandbox:
     async def wait_port(self, port: int, timeout: float = 30.0) -> None:
         """Returns once something listens on a port inside; TimedOutError when nothing did."""
         number = spec.port_number(port)
+        timeout = spec.number("timeout", timeout)
         spec.check("timeout", timeout, int, float)
         deadline = time.monotonic() + timeout
         while True:
@@ -476,7 +478,10 @@ class AsyncSandbox:
         """Returns an address of a port for a browser, where the daemon serves previews. Who
         has it can use the port."""
         body = spec.drop_none({"port": spec.port_number(port), "ttl": spec.duration("ttl", ttl)})
-        return str((await self._transport.json("POST", await self._path("/previews"), json=body))["url"])
+        reply = await self._transport.json("POST", await self._path("/previews"), json=body)
+        if not isinstance(reply, dict) or "url" not in reply:
+            raise nonsense("a preview without an address")
+        return str(reply["url"])
 
     # Network, statistics, events
 
@@ -501,12 +506,14 @@ class AsyncSandbox:
 
     async def network_log(self, after: int = 0) -> _Decisions:
         """Returns the decisions about what it wanted to reach that are kept."""
+        spec.need("after", after, int)
         params = {"after": str(after)}
         reply = await self._transport.json("GET", await self._path("/network/log"), params=params)
         return parse_list(NetworkEvent, reply, "events")
 
     async def network_events(self, after: int = 0) -> AsyncIterator[NetworkEvent]:
         """Yields those decisions, kept ones first, until the sandbox ends."""
+        spec.need("after", after, int)
         path = await self._path("/network/log")
         async for data in self._transport.events(path, params={"after": str(after)}):
             for decision in known(NetworkEvent, data):
@@ -518,13 +525,15 @@ class AsyncSandbox:
 
     async def watch_stats(self, interval: float = 1.0) -> AsyncIterator[Stats]:
         """Yields what it uses, again after every interval, until it ends."""
+        params = {"interval": f"{spec.number('interval', interval)}s"}
         path = await self._path("/stats")
-        async for data in self._transport.events(path, params={"interval": f"{interval}s"}):
+        async for data in self._transport.events(path, params=params):
             for stats in known(Stats, data):
                 yield stats
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """Yields what happens to this sandbox: from now on, or what is kept after a number."""
+        spec.check("after", after, int)
         params = {"sandbox": (await self.start()).id}
         if after is not None:
             params["after"] = str(after)
@@ -545,4 +554,4 @@ def _sandbox_path(id: str) -> str:
     if not isinstance(id, str):
         raise TypeError(f"sandbox_id must be str, not {type(id).__name__}")
     # Such a path segment would be lost on the way; no sandbox is called so.
-    return "/v1/sandboxes/" + (quote(id, safe="") if id not in ("", ".", "..") else "-")
+    return "/v1/sandboxes/" + (quote(spec.encode("sandbox_id", id), safe="") if id not in ("", ".", "..") else "-")

@@ -92,6 +92,9 @@ class Cove:
     ) -> Iterator[Event]:
         """Yields what happens to sandboxes: from now on, or what is kept after a number, 0
         being all of that."""
+        spec.check("after", after, int)
+        spec.check("sandbox", sandbox, str)
+        spec.need("follow", follow, bool)
         params: dict[str, Any] = {"type": spec.strings("types", types)}
         if after is not None:
             params["after"] = str(after)
@@ -117,7 +120,8 @@ class Secrets:
 
     def set(self, name: str, value: str, hosts: Sequence[str], places: Sequence[str] | None = None) -> SecretInfo:
         """Stores a secret that may go to these hosts, or replaces the one of that name."""
-        spec.check("value", value, str)
+        spec.need("value", value, str)
+        spec.need("hosts", hosts, list, tuple)
         body = spec.drop_none(
             {"value": value, "hosts": spec.strings("hosts", hosts), "in": spec.strings("places", places)}
         )
@@ -142,5 +146,5 @@ _Secrets = list[SecretInfo]
 def _path(name: str) -> str:
     from urllib.parse import quote
 
-    spec.check("name", name, str)
-    return "/v1/secrets/" + (quote(name, safe="") if name not in ("", ".", "..") else "-")
+    spec.need("name", name, str)
+    return "/v1/secrets/" + (quote(spec.encode("name", name), safe="") if name not in ("", ".", "..") else "-")

@@ -112,7 +112,7 @@ class Commands:
         spec.check("stdin", stdin, str, bytes, bool)
         spec.check("max_output", max_output, int, str)
         spec.check("tag", tag, str)
-        spec.check("check", check, bool)
+        spec.need("check", check, bool)
         spec.function("on_stdout", on_stdout)
         spec.function("on_stderr", on_stderr)
         if background:
@@ -121,7 +121,7 @@ class Commands:
             raise TypeError("stdin=True and tag are for background=True; give the whole stdin otherwise")
         body["max_output"] = max_output
         if stdin:
-            data = stdin.encode() if isinstance(stdin, str) else stdin
+            data = spec.encode("stdin", stdin) if isinstance(stdin, str) else stdin
             body["stdin"] = binascii.b2a_base64(data, newline=False).decode()
         body["encoding"] = "base64"
         result = self._run(spec.drop_none(body), timeout, on_stdout, on_stderr)
@@ -165,6 +165,8 @@ class Commands:
 
     def connect(self, pid: int, on_stdout: Callback | None = None, on_stderr: Callback | None = None) -> CommandHandle:
         """Returns a handle on a process, which may have been started by another program."""
+        spec.function("on_stdout", on_stdout)
+        spec.function("on_stderr", on_stderr)
         handle = CommandHandle(self._sandbox, _pid(pid), on_stdout, on_stderr)
         handle.info()
         return handle
@@ -231,8 +233,12 @@ class CommandHandle:
 
         After ``timeout`` seconds it raises TimedOutError; the process goes on.
         """
-        spec.check("timeout", timeout, int, float)
-        spec.check("max_output", max_output, int)
+        spec.function("on_stdout", on_stdout)
+        spec.function("on_stderr", on_stderr)
+        if timeout is not None:
+            spec.number("timeout", timeout)
+        spec.need("check", check, bool)
+        spec.need("max_output", max_output, int)
         frames = self._follow(timeout=timeout)
         on_stdout, on_stderr = on_stdout or self._on_stdout, on_stderr or self._on_stderr
         result = _collect(frames, max_output, on_stdout, on_stderr)
@@ -278,7 +284,7 @@ class CommandHandle:
 
     def signal(self, signal: str | int) -> None:
         """Sends a signal to the process alone: "TERM", "SIGTERM" and 15 are the same."""
-        spec.check("signal", signal, str, int)
+        spec.need("signal", signal, str, int)
         name = str(int(signal)) if isinstance(signal, int) else signal
         self._sandbox._transport.request("POST", self._path("/signal"), json={"signal": name})
 
@@ -286,7 +292,8 @@ class CommandHandle:
         """Writes to the standard input, or types into the terminal."""
         if not isinstance(data, (str, bytes, bytearray, memoryview)):
             raise TypeError(f"data must be str or bytes, not {type(data).__name__}")
-        content = data.encode() if isinstance(data, str) else bytes(data)
+        spec.need("close", close, bool)
+        content = spec.encode("data", data) if isinstance(data, str) else bytes(data)
         params = {"close": "true"} if close else None
         path = self._path("/stdin")
         self._sandbox._transport.request("POST", path, params=params, content=content)
@@ -297,8 +304,9 @@ class CommandHandle:
 
     def resize(self, size: PtySize) -> None:
         """Changes the size of the process's terminal."""
-        spec.check("size", size, PtySize)
-        self._sandbox._transport.request("POST", self._path("/resize"), json={"rows": size.rows, "cols": size.cols})
+        spec.need("size", size, PtySize)
+        path = self._path("/resize")
+        self._sandbox._transport.request("POST", path, json=spec.terminal(size))
 
     def disconnect(self) -> None:
         """Does nothing: a handle holds no connection, and the process goes on without it."""

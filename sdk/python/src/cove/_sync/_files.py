@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Literal, Union, overload
 
 from .. import _spec as spec
@@ -78,7 +78,8 @@ class Files:
         user: str | None = None,
     ) -> _Infos:
         """Writes several files: path to content, or a list of entries with path and data."""
-        entries = [(k, v) for k, v in files.items()] if isinstance(files, Mapping) else [_pair(f) for f in files]
+        given = files.items() if isinstance(files, Mapping) else spec.items("files", files)
+        entries = [_pair(entry) for entry in given]
         for path, data in entries:
             _query(path, user)
             _check_data(data)
@@ -86,7 +87,7 @@ class Files:
 
     def list(self, path: str, depth: int = 1, user: str | None = None) -> _Infos:
         """Returns what a directory holds, ``depth`` levels deep, as one flat list."""
-        spec.check("depth", depth, int)
+        spec.need("depth", depth, int)
         query = {**_query(path, user), "depth": str(depth)}
         return parse_list(FileInfo, self._sandbox._transport.json("GET", self._path("/list"), params=query), "entries")
 
@@ -125,6 +126,7 @@ class Files:
     def watch_dir(self, path: str, recursive: bool = False, user: str | None = None) -> Watch:
         """Watches a directory. Iterate over what it returns, from which on nothing is missed;
         leave its ``with`` block, or call ``stop``, to end."""
+        spec.need("recursive", recursive, bool)
         query = {**_query(path, user), "recursive": "true" if recursive else "false"}
         watch = Watch(self, query)
         watch._open()
@@ -169,7 +171,8 @@ class Files:
         links that lead out are left out and listed in an error, after everything else.
         """
         local = os.path.abspath(os.fspath(local))
-        query = _query(path.rstrip("/") + "/." if path else path, user)
+        query = _query(path, user)
+        query["path"] = path.rstrip("/") + "/." if path else path
         if self._is_dir(query):
             import tempfile
 
@@ -259,7 +262,7 @@ def _check_data(data: object) -> None:
 def _content(data: Any) -> Any:
     _check_data(data)
     if isinstance(data, str):
-        return data.encode()
+        return spec.encode("data", data)
     if isinstance(data, (bytes, bytearray, memoryview)):
         return bytes(data)
     return upload(_pieces(data))
@@ -276,9 +279,8 @@ def _pieces(file: Any) -> Iterator[bytes]:
 def _pair(entry: Any) -> tuple[str, Any]:
     if isinstance(entry, WriteEntry):
         return entry.path, entry.data
-    if isinstance(entry, Mapping):
+    if isinstance(entry, Mapping) and {"path", "data"} <= entry.keys():
         return entry["path"], entry["data"]
-    if isinstance(entry, Iterable) and not isinstance(entry, (str, bytes)):
-        path, data = entry
-        return path, data
-    raise TypeError(f"a file to write must have path and data, not be {type(entry).__name__}")
+    if isinstance(entry, (tuple, list)) and len(entry) == 2:
+        return entry[0], entry[1]
+    raise TypeError(f"a file to write must be a WriteEntry, a dict with path and data, or a pair, not {entry!r:.80}")

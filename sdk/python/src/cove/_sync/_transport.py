@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .. import _spec as spec
 from .._daemon import Address, key, locate, seconds, start, trust, trusted
 from .._frames import CONTENT_TYPE, ERROR, EXIT, Frame, FrameParser
 from .._lease import tls
 from .._model import nonsense
 from .._version import __version__
-from ..errors import CoveError, TimedOutError, UnavailableError, from_body, from_status
+from ..errors import CoveError, InvalidError, TimedOutError, UnavailableError, from_body, from_status
 from ._io import Clients, in_thread
 
 if TYPE_CHECKING:
@@ -98,11 +99,7 @@ class Transport:
 
     def json(self, method: str, path: str, **options: Any) -> Any:
         """Returns the JSON of a reply."""
-        response = self.request(method, path, **options)
-        try:
-            return jsonlib.loads(response.content)
-        except ValueError as error:
-            raise nonsense("it is no JSON") from error
+        return decoded(self.request(method, path, **options))
 
     def _request(
         self,
@@ -117,16 +114,22 @@ class Transport:
         sent = dict(headers or {})
         if json is not None:
             try:
-                content = jsonlib.dumps(json, allow_nan=False).encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(f"text that is no Unicode: {error.reason}") from error
+                content = spec.encode("the request", jsonlib.dumps(json, allow_nan=False, ensure_ascii=False))
+            except (TypeError, ValueError) as error:
+                if isinstance(error, CoveError):
+                    raise
+                raise InvalidError(f"the request is no JSON: {error}", hint="check numbers and options") from error
             sent["Content-Type"] = "application/json"
         elif content is not None:
             sent.setdefault("Content-Type", "application/octet-stream")
         timeout = self._timeout(self._read if read == -1.0 else read)
-        return self._clients.get().build_request(
-            method, self.address.base + path, params=params, content=content, headers=sent, timeout=timeout
-        )
+        url = self.address.base + path
+        try:
+            return self._clients.get().build_request(
+                method, url, params=params, content=content, headers=sent, timeout=timeout
+            )
+        except UnicodeEncodeError as error:
+            raise InvalidError("a path or name has characters that are no Unicode", hint="choose another") from error
 
     def _send(self, request: httpx.Request, stream: bool) -> httpx.Response:
         import httpx
@@ -219,6 +222,14 @@ class Transport:
     def close(self) -> None:
         """Closes connections."""
         self._clients.close()
+
+
+def decoded(response: httpx.Response) -> Any:
+    """Returns the JSON of a reply."""
+    try:
+        return jsonlib.loads(response.content)
+    except ValueError as error:
+        raise nonsense("it is no JSON") from error
 
 
 class Reply:
