@@ -1,6 +1,9 @@
 import { randomUUID } from "node:crypto";
 
 import { Box, segment } from "./box.js";
+import {
+  amount, checkOptions, checkValue, count, either, flag, list, object, positive, size, text, textMap, texts, time, type Shape,
+} from "./check.js";
 import { InvalidError } from "./errors.js";
 import { follow } from "./follow.js";
 import { leaseMs } from "./lease.js";
@@ -54,6 +57,15 @@ export interface ConnectOptions extends CallOptions {
 
 const defaultLifeMs = 3_600_000;
 
+const createShape: Shape = {
+  name: text, runtime: text, image: text, pull: text, platform: text, user: text, workdir: text, cwd: text, idempotencyKey: text,
+  env: textMap, envs: textMap, labels: textMap, metadata: textMap, hosts: textMap,
+  network: either(flag, text, object), limits: object, options: object, secrets: list, mounts: list, ports: list, ulimits: list,
+  keep: flag, reuse: flag, readOnly: flag, bestEffort: flag, timeoutMs: time, idleTimeoutMs: time, commandTimeoutMs: time,
+};
+const limitsShape: Shape = { cpu: amount, cpus: amount, memory: size, disk: size, shm: size, pids: positive };
+const listShape: Shape = { labels: textMap, metadata: textMap, state: text };
+
 /** A daemon. It reuses connections; one may serve a whole program. */
 export class Cove {
   /** Secrets that the daemon keeps and sandboxes use without seeing them. */
@@ -67,6 +79,7 @@ export class Cove {
 
   /** Makes a sandbox and returns when it can be used. */
   async create(options: CreateOptions = {}): Promise<Sandbox> {
+    const spec = toWire(specOf(options)) as object;
     const keep = options.keep ?? options.reuse ?? false;
     const life = options.timeoutMs ?? defaultLifeMs;
     const end = life === 0 ? Infinity : Date.now() + life;
@@ -75,7 +88,7 @@ export class Cove {
       op: "create", method: "POST", path: "/v1/sandboxes",
       query: { if_exists: options.reuse ? "return" : undefined },
       headers: { "Idempotency-Key": options.idempotencyKey ?? randomUUID() },
-      json: { ...(toWire(specOf(options)) as object), ttl: lease === undefined ? duration(options.timeoutMs) : `${lease}ms` },
+      json: { ...spec, ttl: lease === undefined ? duration(options.timeoutMs) : `${lease}ms` },
       signal: options.signal,
       repeatable: true,
     }));
@@ -84,6 +97,7 @@ export class Cove {
 
   /** Returns a handle on a sandbox that exists, by its id or name. */
   async connect(idOrName: string, options: ConnectOptions = {}): Promise<Sandbox> {
+    checkOptions("find sandbox", options, { timeoutMs: time });
     const call = { op: "find sandbox", method: "GET", path: `/v1/sandboxes/${segment(new Box(this.#transport, idOrName).id)}`, signal: options.signal };
     const info = fromWire<SandboxInfo>(await this.#transport.json(call));
     const sandbox = new Sandbox(new Box(this.#transport, info.id), info, undefined);
@@ -96,6 +110,7 @@ export class Cove {
 
   /** Lists sandboxes, oldest first. */
   async list(options: ListOptions = {}): Promise<SandboxInfo[]> {
+    checkOptions("list sandboxes", options, listShape);
     const label = Object.entries({ ...options.metadata, ...options.labels }).map(([key, value]) => `${key}=${value}`);
     const reply = await this.#transport.json({
       op: "list sandboxes", method: "GET", path: "/v1/sandboxes", query: { label, state: options.state }, signal: options.signal,
@@ -105,13 +120,15 @@ export class Cove {
 
   /** Destroys a sandbox. Returns whether there was one. */
   async kill(idOrName: string, options: CallOptions = {}): Promise<boolean> {
+    const box = new Box(this.#transport, idOrName);
     const there = (await this.list(options)).some((info) => info.id === idOrName || info.name === idOrName);
-    const known = await new Box(this.#transport, idOrName).remove(options.signal);
+    const known = await box.remove(options.signal);
     return there && known;
   }
 
   /** Yields what happens to sandboxes, until the signal fires or the daemon stops, which is an error. */
   events(options: EventOptions = {}): AsyncGenerator<SandboxEvent, void, undefined> {
+    checkOptions("events", options, { after: count, sandbox: text, types: texts, noFollow: flag });
     return follow<SandboxEvent>(this.#transport, {
       op: "events", method: "GET", path: "/v1/events", signal: options.signal,
       query: { after: options.after, sandbox: options.sandbox, type: options.types, no_follow: options.noFollow },
@@ -119,12 +136,14 @@ export class Cove {
   }
 
   /** Runs commands in a sandbox of their own: files in, commands, and what they changed out. */
-  run(request: RunRequest, options: CallOptions = {}): Promise<RunResult> {
+  async run(request: RunRequest, options: CallOptions = {}): Promise<RunResult> {
     return oneShot(this.#transport, request, options.signal);
   }
 
   /** Does several runs, some at the same time (default 4), and settles each. One for which the host has no room now is tried again. */
-  runParallel(requests: readonly RunRequest[], options: CallOptions & { concurrency?: number } = {}): Promise<PromiseSettledResult<RunResult>[]> {
+  async runParallel(requests: readonly RunRequest[], options: CallOptions & { concurrency?: number } = {}): Promise<PromiseSettledResult<RunResult>[]> {
+    checkValue("run", "the argument", requests, list);
+    checkOptions("run", options, { concurrency: positive });
     return inParallel(this.#transport, requests, options.concurrency ?? 4, options.signal);
   }
 
@@ -164,6 +183,7 @@ export class Secrets {
 
   /** Stores a secret, or changes the one of that name, also for sandboxes that use it. */
   async set(name: string, secret: SecretInput, options: CallOptions = {}): Promise<Secret> {
+    checkOptions("set secret", secret, { value: text, hosts: texts, in: texts }, "the secret");
     return fromWire(await this.#call("set secret", "PUT", name, options, secret));
   }
 
@@ -180,13 +200,15 @@ export class Secrets {
     await this.#call("remove secret", "DELETE", name, options);
   }
 
-  #call(op: string, method: string, name: string, options: CallOptions, json?: unknown): Promise<unknown> {
+  async #call(op: string, method: string, name: string, options: CallOptions, json?: unknown): Promise<unknown> {
+    checkValue(op, "the name", name, text);
     return this.#transport.json({ op, method, path: `/v1/secrets/${segment(name)}`, json, signal: options.signal });
   }
 }
 
 /** @internal The spec that options ask for, without its time to live. */
 export function specOf(options: CreateOptions): Spec {
+  checkOptions("create", options, createShape);
   const {
     network, secrets, envs, cwd, metadata, timeoutMs: _life, idleTimeoutMs, commandTimeoutMs, keep: _keep, reuse: _reuse,
     idempotencyKey: _key, signal: _signal, limits, ...rest
@@ -208,6 +230,9 @@ export function specOf(options: CreateOptions): Spec {
 }
 
 function limitsOf(limits: Limits | undefined): Limits | undefined {
+  if (limits !== undefined) {
+    checkOptions("create", limits, limitsShape, "limits");
+  }
   if (limits?.cpu === undefined) {
     return limits;
   }

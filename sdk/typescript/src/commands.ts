@@ -1,4 +1,5 @@
 import type { Box } from "./box.js";
+import { abort, callback, checkOptions, count, flag, oneOf, text, textMap, time, type Shape } from "./check.js";
 import { InvalidError } from "./errors.js";
 import { CommandHandle, watched, type ProcessInfo } from "./handle.js";
 import { toBody, type Input } from "./input.js";
@@ -41,6 +42,12 @@ export interface RunOptions {
   signal?: AbortSignal | undefined;
 }
 
+const outputShape: Shape = { onStdout: callback, onStderr: callback, check: flag, maxOutput: count, signal: abort };
+const runShape: Shape = {
+  ...outputShape, background: flag, envs: textMap, env: textMap, cwd: text, workdir: text, user: text, timeoutMs: time, tag: text,
+};
+const connectShape: Shape = { ...outputShape, from: oneOf("start", "end") };
+
 /** Input up to this goes with the request that starts the command. */
 const inlineInput = 1 << 20;
 
@@ -59,6 +66,7 @@ export class Commands {
   run(command: Command, options?: RunOptions): Promise<CommandResult | CommandHandle>;
   async run(command: Command, options: RunOptions = {}): Promise<CommandResult | CommandHandle> {
     checkCommand(command);
+    checkOptions("exec", options, runShape);
     return options.background === true ? this.#start(command, options) : this.#wait(command, options);
   }
 
@@ -73,6 +81,7 @@ export class Commands {
     /** Where output begins: with all that is kept of it (64 MiB), or with what is written from now on. Default start. */
     from?: "start" | "end";
   } = {}): Promise<CommandHandle> {
+    checkOptions("find process", options, connectShape);
     const info = fromWire<ProcessInfo>(await this.#box.json(
       this.#box.call("find process", "GET", `/processes/${checkPid(pid)}`, { signal: options.signal }),
     ));
@@ -178,10 +187,10 @@ function request(command: Command, options: RunOptions): Record<string, unknown>
   return { command, cwd: options.cwd ?? options.workdir, env, user: options.user, timeout: duration(options.timeoutMs) };
 }
 
-function checkCommand(command: unknown): void {
+export function checkCommand(command: unknown, op = "exec"): void {
   const ok = typeof command === "string" ? command !== "" : Array.isArray(command) && command.length > 0 && command.every((word) => typeof word === "string");
   if (!ok) {
-    throw new InvalidError("exec: a command is a line for the shell or an array of strings, and not empty", {
+    throw new InvalidError(`${op}: a command is a line for the shell or an array of strings, and not empty`, {
       hint: 'pass "ls -l" or ["ls", "-l"]',
     });
   }

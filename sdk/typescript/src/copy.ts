@@ -208,6 +208,9 @@ class Unpacker {
       }
       await file.chmod(entry.mode & 0o777);
       await file.utimes(entry.modified, entry.modified);
+    } catch (err) {
+      await unlink(path).catch(() => undefined); // half a file is not to be taken for one
+      throw err;
     } finally {
       await file.close();
     }

@@ -7,6 +7,7 @@ import { ReadableStream } from "node:stream/web";
 
 import type { Box } from "./box.js";
 import { plain, readAll } from "./bytes.js";
+import { abort, callback, checkOptions, checkValue, flag, list, mode, oneOf, positive, text, type Shape } from "./check.js";
 import { hostError, LeftOut, pack, unpack, writeAll } from "./copy.js";
 import { broken, ConflictError, InvalidError, NotFoundError } from "./errors.js";
 import { toBody, type Input } from "./input.js";
@@ -68,6 +69,10 @@ export interface WatchOptions extends FileOptions {
 /** Bounds a file that is read at once: the longest array of bytes that every Node has. */
 const maxRead = 2 ** 31 - 1;
 const parallelWrites = 8;
+/** What any of the options has to be. */
+const shape: Shape = {
+  user: text, mode, depth: positive, recursive: flag, onExit: callback, format: oneOf("text", "bytes", "stream"),
+};
 
 /** Reads and writes the files of a sandbox. A relative path is below its working directory. */
 export class Files {
@@ -101,6 +106,8 @@ export class Files {
 
   /** Writes several files, some of them at the same time. */
   async writeFiles(files: readonly WriteEntry[], options: FileOptions = {}): Promise<FileInfo[]> {
+    checkValue("write files", "the argument", files, list);
+    files.forEach((file) => checkOptions("write files", file, { path: text, mode }, "one of the files"));
     const out: FileInfo[] = new Array<FileInfo>(files.length);
     const queue = files.entries(); // which the workers share
     const worker = async (): Promise<void> => {
@@ -142,6 +149,8 @@ export class Files {
 
   /** Makes a directory and its parents. Returns false where it is there already. */
   async makeDir(path: string, options: FileOptions = {}): Promise<boolean> {
+    checkPath("make directory", path);
+    checkOptions("make directory", options, shape);
     try {
       await this.#box.json(this.#box.call("make directory", "POST", "/files/mkdir", {
         json: { path, user: options.user }, signal: options.signal,
@@ -157,6 +166,9 @@ export class Files {
 
   /** Renames a file or directory, making the parents of its new path. */
   async rename(from: string, to: string, options: FileOptions = {}): Promise<FileInfo> {
+    checkPath("move", from);
+    checkPath("move", to);
+    checkOptions("move", options, shape);
     return fromWire(await this.#box.json(this.#box.call("move", "POST", "/files/move", {
       json: { from, to, user: options.user }, signal: options.signal,
     })));
@@ -169,6 +181,10 @@ export class Files {
 
   /** Reports what happens in a directory from now on: to onEvent, or to who iterates over the handle. */
   async watchDir(path: string, onEvent?: (event: FileEvent) => unknown, options: WatchOptions = {}): Promise<WatchHandle> {
+    checkOptions("watch", options, { ...shape, signal: abort });
+    if (onEvent !== undefined) {
+      checkValue("watch", "onEvent", onEvent, callback);
+    }
     const stop = new AbortController();
     const signal = options.signal === undefined ? stop.signal : AbortSignal.any([stop.signal, options.signal]);
     const call = this.#call("watch", "GET", "/watch", path, { ...options, signal }, { recursive: options.recursive ?? false });
@@ -182,6 +198,8 @@ export class Files {
    */
   async upload(hostPath: string, path: string, options: FileOptions = {}): Promise<void> {
     const op = "upload";
+    checkValue(op, "the path of this machine", hostPath, text);
+    checkPath(op, path);
     const info = await stat(hostPath).catch((err: unknown) => {
       throw hostError(op, hostPath, err);
     });
@@ -205,6 +223,7 @@ export class Files {
    */
   async download(path: string, hostPath: string, options: FileOptions = {}): Promise<void> {
     const op = "download";
+    checkValue(op, "the path of this machine", hostPath, text);
     if (await this.#isDir(path, options)) {
       const call = this.#call("archive", "GET", "/archive", path, options);
       const response = await this.#box.transport.send({ ...call, accept: "application/x-tar" });
@@ -240,10 +259,15 @@ export class Files {
   }
 
   #call(op: string, method: string, route: string, path: string, options: FileOptions, query: Query = {}): Call {
-    if (typeof path !== "string" || path === "") {
-      throw new InvalidError(`${op}: a path is a string that is not empty`, { hint: 'the working directory is "."' });
-    }
+    checkPath(op, path);
+    checkOptions(op, options, shape);
     return this.#box.call(op, method, "/files" + route, { query: { path, user: options.user || undefined, ...query }, signal: options.signal });
+  }
+}
+
+function checkPath(op: string, path: unknown): void {
+  if (typeof path !== "string" || path === "") {
+    throw new InvalidError(`${op}: a path is a string that is not empty`, { hint: 'the working directory is "."' });
   }
 }
 

@@ -1,4 +1,5 @@
 import type { Box } from "./box.js";
+import { abort, checkOptions, checkValue, either, flag, positive, text } from "./check.js";
 import { Collector, type CollectOptions } from "./collector.js";
 import { NotFoundError } from "./errors.js";
 import { toBody, type Input } from "./input.js";
@@ -26,6 +27,8 @@ interface HandleOptions extends CollectOptions {
   check?: boolean | undefined;
   signal?: AbortSignal | undefined;
 }
+
+const signalName = either(text, positive);
 
 /** A command that runs in the background. Iterating it yields its output as it comes. */
 export class CommandHandle implements AsyncIterable<OutputChunk> {
@@ -57,6 +60,7 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
 
   /** Waits for its end. `signal` ends the waiting, not the command. */
   async wait(options: { check?: boolean; signal?: AbortSignal } = {}): Promise<CommandResult> {
+    checkOptions("wait", options, { check: flag, signal: abort });
     const result = await abortable(this.#collect(), options.signal);
     await this.#fed;
     if (this.#inputError !== undefined) {
@@ -83,6 +87,7 @@ export class CommandHandle implements AsyncIterable<OutputChunk> {
 
   /** Sends a signal to the process alone, by name or number. */
   async sendSignal(signal: string | number, options: { signal?: AbortSignal } = {}): Promise<void> {
+    checkValue("signal", "the signal", signal, signalName);
     await this.#box.json(this.#box.call("signal", "POST", `/processes/${this.pid}/signal`, { json: { signal: String(signal) }, signal: options.signal }));
   }
 
@@ -211,6 +216,8 @@ export async function abortable<T>(promise: Promise<T>, signal: AbortSignal | un
   if (signal === undefined) {
     return promise;
   }
+  promise.catch(() => undefined); // it may fail when nobody waits any more
+  checkValue("wait", "signal", signal, abort);
   signal.throwIfAborted();
   let stop = (): void => undefined;
   try {

@@ -1,5 +1,6 @@
 import type { Box } from "./box.js";
-import { checkPid, type Command } from "./commands.js";
+import { callback, chunk, checkOptions, checkValue, oneOf, positive, text, textMap, time, type Shape } from "./check.js";
+import { checkCommand, checkPid, type Command } from "./commands.js";
 import { broken, errorOfBody } from "./errors.js";
 import { abortable, CommandHandle, type ProcessInfo } from "./handle.js";
 import type { Exit } from "./stream.js";
@@ -39,6 +40,9 @@ export interface PtyOptions extends Omit<AttachOptions, "size" | "from"> {
   timeoutMs?: number | undefined;
 }
 
+const sizeShape: Shape = { cols: positive, rows: positive };
+const createShape: Shape = { ...sizeShape, cwd: text, envs: textMap, user: text, timeoutMs: time, onData: callback };
+
 const shell = 'exec "$(command -v bash || command -v sh)" -i';
 /** A large paste neither exceeds what the daemon takes at once nor delays a resize by much. */
 const pasteBytes = 32 << 10;
@@ -54,6 +58,10 @@ export class Pty {
 
   /** Starts a command in a terminal, and connects to it. */
   async create(options: PtyOptions = {}): Promise<PtyHandle> {
+    checkOptions("start", options, createShape);
+    if (options.command !== undefined) {
+      checkCommand(options.command, "start");
+    }
     const { cols = 80, rows = 24 } = options;
     const reply = fromWire<ProcessInfo>(await this.#box.json(this.#box.call("start", "POST", "/processes", {
       signal: options.signal,
@@ -67,6 +75,10 @@ export class Pty {
 
   /** Connects to the terminal of something that was started. */
   async connect(pid: number, options: AttachOptions = {}): Promise<PtyHandle> {
+    checkOptions("attach terminal", options, { onData: callback, from: oneOf("start", "end") });
+    if (options.size !== undefined) {
+      checkOptions("attach terminal", options.size, sizeShape, "size");
+    }
     const call = this.#box.call("attach terminal", "GET", `/processes/${checkPid(pid)}/tty`, {
       query: { offset: options.from === "start" ? "0" : "end", cols: options.size?.cols, rows: options.size?.rows },
       signal: options.signal,
@@ -76,10 +88,12 @@ export class Pty {
 
   /** Types into a terminal. */
   async sendInput(pid: number, data: string | Uint8Array): Promise<void> {
+    checkValue("write terminal", "the data", data, chunk);
     await new CommandHandle(this.#box, checkPid(pid), [], {}).pour(typeof data === "string" ? Buffer.from(data) : data, false);
   }
 
   async resize(pid: number, size: TerminalSize): Promise<void> {
+    checkOptions("resize", size, sizeShape, "the size");
     await this.#box.json(this.#box.call("resize", "POST", `/processes/${checkPid(pid)}/resize`, { json: { cols: size.cols, rows: size.rows } }));
   }
 
@@ -120,6 +134,7 @@ export class PtyHandle implements AsyncIterable<Uint8Array> {
 
   /** Types. */
   async write(data: string | Uint8Array): Promise<void> {
+    checkValue("write terminal", "the data", data, chunk);
     const bytes = typeof data === "string" ? Buffer.from(data) : data;
     try {
       for (let sent = 0; sent < bytes.length; sent += pasteBytes) {
@@ -141,6 +156,7 @@ export class PtyHandle implements AsyncIterable<Uint8Array> {
   }
 
   async resize(size: TerminalSize): Promise<void> {
+    checkOptions("resize", size, sizeShape, "the size");
     await this.#socket.send(JSON.stringify({ resize: { cols: size.cols, rows: size.rows } })).catch((err: unknown) => {
       throw broken("resize", err);
     });

@@ -4,8 +4,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { createGunzip } from "node:zlib";
 
+import { checkOptions, checkValue, count, flag, list, object, oneOf, positive, size, text, time, type Shape } from "./check.js";
 import { Cove, specOf, type CreateOptions } from "./client.js";
-import type { Command } from "./commands.js";
+import { checkCommand, type Command } from "./commands.js";
 import { hostError, LeftOut, pack, removeBelow, unpack } from "./copy.js";
 import { ExhaustedError, InvalidError } from "./errors.js";
 import { toBody, type Input } from "./input.js";
@@ -106,6 +107,10 @@ interface Reply {
 /** Bounds the reply, near the longest string that there is. */
 const maxReply = 500 << 20;
 const maxTries = 30;
+const requestShape: Shape = {
+  sandbox: object, in: text, out: text, cwd: text, failFast: flag, retry: object, timeoutMs: time, maxOutput: size,
+  return: oneOf("archive", "patch", "both", "none"),
+};
 
 /** Runs commands in a sandbox of their own: see Cove.run. */
 export function run(request: RunRequest, options: ConnectionOptions & CallOptions = {}): Promise<RunResult> {
@@ -121,6 +126,7 @@ export function runParallel(
 
 /** @internal */
 export async function oneShot(transport: Transport, request: RunRequest, signal: AbortSignal | undefined): Promise<RunResult> {
+  check(request);
   const left = new LeftOut();
   const archive = await archiveOf(request, left);
   const call: Call = { op: "run", method: "POST", path: "/v1/run", signal };
@@ -196,6 +202,15 @@ async function archiveOf(request: RunRequest, left: LeftOut): Promise<Uint8Array
     throw new InvalidError(`run: ${dir} is not a directory`, { hint: "pass a directory as in, or a tar as archive" });
   }
   return pack(dir, left);
+}
+
+function check(request: RunRequest): void {
+  checkOptions("run", request, requestShape, "the run");
+  checkValue("run", "commands", request.commands, list);
+  request.commands.forEach((command) => checkCommand(command, "run"));
+  if (request.retry !== undefined) {
+    checkOptions("run", request.retry, { attempts: positive, backoffMs: count, exitCodes: list }, "retry");
+  }
 }
 
 function bodyOf(request: RunRequest): Record<string, unknown> {

@@ -1,6 +1,7 @@
 import type { Duplex } from "node:stream";
 
 import type { Box } from "./box.js";
+import { checkOptions, checkValue, list, positive, textMap, time } from "./check.js";
 import { Cove, type ConnectOptions, type CreateOptions, type ListOptions } from "./client.js";
 import { Commands, type RunOptions } from "./commands.js";
 import { GoneError, NotFoundError, NotSupportedError, TimeoutError } from "./errors.js";
@@ -82,7 +83,8 @@ export class Sandbox {
   /** Runs a program with arguments, which no shell sees. */
   exec(argv: readonly string[], options: RunOptions & { background: true }): Promise<CommandHandle>;
   exec(argv: readonly string[], options?: RunOptions & { background?: false }): Promise<CommandResult>;
-  exec(argv: readonly string[], options: RunOptions = {}): Promise<CommandResult | CommandHandle> {
+  async exec(argv: readonly string[], options: RunOptions = {}): Promise<CommandResult | CommandHandle> {
+    checkValue("exec", "the command", argv, list); // a line is for a shell
     return this.commands.run(argv, options);
   }
 
@@ -106,6 +108,7 @@ export class Sandbox {
 
   /** Sets how long it lives from now on; 0 is for ever. */
   async setTimeout(timeoutMs: number, options: CallOptions = {}): Promise<void> {
+    checkValue("set timeout", "the time", timeoutMs, time);
     if (this.#lease !== undefined) {
       await this.#lease.until(timeoutMs === 0 ? Infinity : Date.now() + timeoutMs, options.signal);
       return;
@@ -115,6 +118,7 @@ export class Sandbox {
 
   /** Replaces all labels. */
   async setLabels(labels: Record<string, string>, options: CallOptions = {}): Promise<void> {
+    checkValue("set labels", "labels", labels, textMap);
     await this.#update({ labels }, options);
   }
 
@@ -153,6 +157,7 @@ export class Sandbox {
 
   /** Yields what it uses, again after every interval (default 1 s), until the sandbox ends, which is an error. */
   watchStats(options: CallOptions & { intervalMs?: number } = {}): AsyncGenerator<Stats, void, undefined> {
+    checkOptions("stats", options, { intervalMs: positive });
     const call = this.#box.call("stats", "GET", "/stats", { query: { interval: duration(options.intervalMs) }, signal: options.signal });
     return follow<Stats>(this.#box.transport, call, false);
   }
@@ -213,6 +218,7 @@ export class Sandbox {
 
   /** An address of a port on an origin of its own. Who has it can use the port. Needs a daemon that serves previews. */
   async preview(port: number, options: CallOptions & { ttlMs?: number } = {}): Promise<Preview> {
+    checkOptions("preview", options, { ttlMs: positive });
     return fromWire(await this.#box.json(this.#box.call("preview", "POST", "/previews", {
       json: { port: checkPort(port), ttl: duration(options.ttlMs) }, signal: options.signal,
     })));

@@ -7,6 +7,7 @@ import type { Duplex } from "node:stream";
 import { readAll } from "./bytes.js";
 import type { Address } from "./daemon.js";
 import { answers, locate, start, trust } from "./daemon.js";
+import { abort, checkOptions, checkValue, text } from "./check.js";
 import { broken, CoveError, errorOfBody, InvalidError, UnavailableError } from "./errors.js";
 
 /** Which daemon to speak to. Nothing set means COVE_URL, else this machine's, which is started where it does not run. */
@@ -59,6 +60,7 @@ export class Transport {
   #starting: Promise<void> | undefined;
 
   constructor(options: ConnectionOptions = {}) {
+    checkOptions("connect", options, { url: text, apiKey: text, bin: text, ca: text });
     this.#options = options;
     this.address = locate(options.url);
     this.key = (options.apiKey ?? process.env["COVE_API_KEY"]) || undefined;
@@ -85,6 +87,7 @@ export class Transport {
 
   /** Sends a call. A reply of 300 and above is an error; otherwise the caller reads the reply to its end or destroys it. */
   async send(call: Call): Promise<http.IncomingMessage> {
+    checkSignal(call);
     call.signal?.throwIfAborted();
     const streams = call.body !== undefined && !(call.body instanceof Uint8Array);
     await this.#prepare(streams);
@@ -107,6 +110,7 @@ export class Transport {
 
   /** Makes a call whose reply is another protocol, and returns the connection. */
   async upgrade(call: Call, protocol: string): Promise<{ socket: Duplex; response: http.IncomingMessage }> {
+    checkSignal(call);
     call.signal?.throwIfAborted();
     await this.#prepare(true);
     const request = this.#request({ ...call, headers: { ...call.headers, Connection: "Upgrade", Upgrade: protocol } }, false);
@@ -231,6 +235,12 @@ export class Transport {
       hint: "check that it runs (cove serve) and that the address is right",
       cause: err.cause,
     });
+  }
+}
+
+function checkSignal(call: Call): void {
+  if (call.signal !== undefined) {
+    checkValue(call.op, "signal", call.signal, abort);
   }
 }
 

@@ -1,14 +1,14 @@
 import assert from "node:assert/strict";
-import { chmodSync, mkdirSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, readdirSync } from "node:fs";
 import type { Socket } from "node:net";
 import { join } from "node:path";
 import { test } from "node:test";
 
 import {
-  Cove, CoveError, ExhaustedError, ForbiddenError, InternalError, InvalidError, Sandbox, UnauthenticatedError, UnavailableError,
+  Cove, CoveError, ExhaustedError, ForbiddenError, InternalError, InvalidError, run, Sandbox, UnauthenticatedError, UnavailableError,
 } from "@cove-sandbox/sdk";
 
-import { all, besides, Daemon, frame, Impostor, runtime, tempDir } from "./world.js";
+import { all, besides, Daemon, frame, Impostor, runtime, tempDir, until } from "./world.js";
 
 test("a daemon that dies in the middle of streams is an error within 2 s, and what it ran goes on", async () => {
   await using daemon = new Daemon();
@@ -17,6 +17,13 @@ test("a daemon that dies in the middle of streams is an error within 2 s, and wh
   const handle = await sandbox.commands.run("echo begun; read x; echo $x", { background: true, stdin: true });
   const pty = await sandbox.pty.create({ command: ["sleep", "1000"] });
   const watch = await sandbox.files.watchDir(".");
+  await sandbox.commands.run("mkdir dir && truncate -s 4G dir/large", { check: true });
+  const file = await sandbox.files.read("dir/large", { format: "stream" });
+  const to = join(tempDir(), "to");
+  let died: (value: unknown) => void = () => undefined;
+  const death = new Promise((done) => {
+    died = done;
+  });
   let begun: (value: unknown) => void = () => undefined;
   const output = new Promise((done) => {
     begun = done;
@@ -33,6 +40,18 @@ test("a daemon that dies in the middle of streams is an error within 2 s, and wh
       yield "x";
       await new Promise((done) => setTimeout(done, 5_000).unref());
     })() }),
+    "a file": (async () => {
+      for await (const _ of file) {
+        await death;
+      }
+    })(),
+    "a file that is written": sandbox.files.write("x", (async function* () {
+      yield "x";
+      await new Promise((done) => setTimeout(done, 5_000).unref());
+    })()),
+    "a download": sandbox.files.download("dir", to),
+    "a tool": sandbox.tools.shell({ command: "sleep 1000" }),
+    "a run": run({ commands: ["sleep 1000"], sandbox: { runtime } }, { url: daemon.url }),
   };
   const failed = Object.entries(streams).map(async ([name, stream]) => {
     const err: unknown = await stream.then(() => undefined, (err: unknown) => err);
@@ -40,11 +59,14 @@ test("a daemon that dies in the middle of streams is an error within 2 s, and wh
     return Date.now();
   });
   await output;
+  await until(() => existsSync(to) && readdirSync(to).length > 0);
   await daemon.end("SIGKILL");
+  died(undefined);
   const dead = Date.now();
   for (const when of await Promise.all(failed)) {
     assert.ok(when - dead < 2_000, `an error came ${when - dead} ms later`);
   }
+  assert.deepEqual(readdirSync(to), [], "a file that was cut off is not there");
   await assert.rejects(sandbox.commands.run("true"), UnavailableError);
   await daemon.start();
   const again = await sandbox.commands.connect(handle.pid);

@@ -5,7 +5,7 @@ import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 
-import { ConflictError, Cove, GoneError, InvalidError, NotFoundError, Sandbox, UnavailableError, type SandboxEvent, type Stats } from "@cove-sandbox/sdk";
+import { ConflictError, Cove, CoveError, GoneError, InvalidError, NotFoundError, Sandbox, UnavailableError, type SandboxEvent, type Stats } from "@cove-sandbox/sdk";
 
 import { all, create, runtime, tempDir, until } from "./world.js";
 
@@ -81,6 +81,42 @@ test("its time can be changed", async () => {
   assert.equal((await made.getInfo()).expiresAt, undefined);
   await made.setLabels({ a: "b" });
   assert.deepEqual(made.info.spec.labels, { a: "b" });
+  await made.kill();
+});
+
+test("connecting with a time extends it, and never makes it shorter", async () => {
+  const made = await create({ keep: true, timeoutMs: 60_000 });
+  const left = async (timeoutMs: number): Promise<number> => ((await Sandbox.connect(made.id, { timeoutMs })).info.expiresAt?.getTime() ?? Infinity) - Date.now();
+  assert.ok(await left(1_000) > 30_000);
+  const longer = await left(600_000);
+  assert.ok(longer > 590_000 && longer <= 600_000, `${longer} ms left`);
+  assert.ok(await left(60_000) > 580_000);
+  assert.equal(await left(0), Infinity);
+  assert.equal(await left(60_000), Infinity);
+  assert.equal(await Sandbox.kill(made.id), true);
+  assert.equal(await Sandbox.kill(made.id), false);
+});
+
+test("a sandbox that another one kills ends what waits for it", async () => {
+  const made = await create();
+  let begun: (value: unknown) => void = () => undefined;
+  const output = new Promise((done) => {
+    begun = done;
+  });
+  const pty = await made.pty.create({ command: ["sleep", "1000"] });
+  const waiting = [
+    made.commands.run("echo x; sleep 1000", { onStdout: begun }), (await made.commands.run("sleep 1000", { background: true })).wait(),
+    pty.wait(), all(await made.files.watchDir(".")), all(made.watchStats()), made.tools.shell({ command: "sleep 1000" }),
+  ];
+  const settled = Promise.allSettled(waiting);
+  await output;
+  await Sandbox.kill(made.id);
+  for (const one of await settled) {
+    // A command may have been seen to die; all else is an error.
+    assert.ok(one.status === "rejected" ? one.reason instanceof CoveError : one.value !== undefined, JSON.stringify(one));
+  }
+  await assert.rejects(made.commands.run("true"), (err) => err instanceof NotFoundError || err instanceof GoneError);
+  assert.equal(await made.isRunning(), false);
   await made.kill();
 });
 
