@@ -164,6 +164,7 @@ type NetworkPreset struct {
 // Secret is a secret of the daemon's, without its value.
 type Secret struct {
 	Name      string        `json:"name" example:"GITHUB_TOKEN"`
+	Owner     string        `json:"owner,omitempty" doc:"whose it is: its sandboxes alone may use it; absent: everybody's" example:"ci"`
 	Hosts     []string      `json:"hosts" doc:"where it may go" example:"[\"api.github.com\"]"`
 	In        []SecretPlace `json:"in" doc:"where in a request"`
 	CreatedAt time.Time     `json:"created_at"`

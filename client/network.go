@@ -58,32 +58,52 @@ func (c *Client) NetworkPresets(ctx context.Context) ([]cove.NetworkPreset, erro
 	return reply.Presets, err
 }
 
-// SetSecret stores a secret, or changes the one of that name. Sandboxes that use it get
-// the new value for what they send from then on.
+// SetSecret stores a secret, or changes the one of that name: that of the key's owner, or for
+// an admin everybody's. Sandboxes that use it get the new value for what they send from then
+// on.
 func (c *Client) SetSecret(ctx context.Context, name string, in cove.SecretInput) (cove.Secret, error) {
 	var secret cove.Secret
 	err := c.call(ctx, request{op: "set secret", method: http.MethodPut, path: secretPath(name), in: in}, &secret)
 	return secret, err
 }
 
-// Secret returns a stored secret, without its value.
+// Secret returns a stored secret, without its value: that of the key's owner, else
+// everybody's.
 func (c *Client) Secret(ctx context.Context, name string) (cove.Secret, error) {
+	return c.SecretOf(ctx, "", name)
+}
+
+// SecretOf returns a secret of an owner, for an admin.
+func (c *Client) SecretOf(ctx context.Context, owner, name string) (cove.Secret, error) {
 	var secret cove.Secret
-	err := c.call(ctx, request{op: "secret", method: http.MethodGet, path: secretPath(name)}, &secret)
+	err := c.call(ctx, request{op: "secret", method: http.MethodGet, path: secretPath(name), query: ownerQuery(owner)}, &secret)
 	return secret, err
 }
 
-// Secrets returns the stored secrets by name, without their values.
+// Secrets returns the stored secrets by name, without their values: everybody's and those of
+// the key's owner, or for an admin all.
 func (c *Client) Secrets(ctx context.Context) ([]cove.Secret, error) {
 	var reply httpapi.Secrets
 	err := c.call(ctx, request{op: "list secrets", method: http.MethodGet, path: "/v1/secrets"}, &reply)
 	return reply.Secrets, err
 }
 
-// RemoveSecret removes a stored secret. Removing one that is not there is an error that is
-// cove.NotFound.
+// RemoveSecret removes a secret that SetSecret stored. Removing one that is not there is an
+// error that is cove.NotFound, and one that is everybody's cove.Forbidden but for an admin.
 func (c *Client) RemoveSecret(ctx context.Context, name string) error {
-	return c.call(ctx, request{op: "remove secret", method: http.MethodDelete, path: secretPath(name)}, nil)
+	return c.RemoveSecretOf(ctx, "", name)
+}
+
+// RemoveSecretOf removes a secret of an owner, for an admin.
+func (c *Client) RemoveSecretOf(ctx context.Context, owner, name string) error {
+	return c.call(ctx, request{op: "remove secret", method: http.MethodDelete, path: secretPath(name), query: ownerQuery(owner)}, nil)
+}
+
+func ownerQuery(owner string) url.Values {
+	if owner == "" {
+		return nil
+	}
+	return url.Values{"owner": {owner}}
 }
 
 func secretPath(name string) string {

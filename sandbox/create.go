@@ -59,7 +59,7 @@ func (h *Host) create(ctx context.Context, spec, asked *cove.Spec, values map[st
 	var p problems
 	checkSpec(&p, spec)
 	wanted := *identity(spec, asked) // before the plan completes the spec
-	way := h.plan(ctx, &p, spec, values, nil)
+	way := h.plan(ctx, &p, CallerOf(ctx).Owner, spec, values, nil)
 	h.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.Check(spec) })
 	if len(key) > 255 || !printable(key) {
 		p.invalid("use a short random text as idempotency key", "the idempotency key has more than 255 bytes or control characters")

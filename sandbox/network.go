@@ -63,7 +63,7 @@ func (s *Sandbox) SetNetwork(ctx context.Context, u cove.NetworkUpdate) (cove.Ne
 	next, values := updated(r.Spec, u)
 	var p problems
 	checkNetwork(&p, &next)
-	way := s.host.plan(change.ctx, &p, &next, values, s.leases())
+	way := s.host.plan(change.ctx, &p, s.owner, &next, values, s.leases())
 	s.host.forbid(&p, func(operator *policy.Policy) []policy.Violation { return operator.CheckNetwork(&next.Network) })
 	if err := p.err(op); err != nil {
 		return cove.NetworkStatus{}, err
@@ -166,42 +166,6 @@ func (h *Host) NetworkPresets(ctx context.Context) []cove.NetworkPreset {
 		return []cove.NetworkPreset{}
 	}
 	return h.network.Presets.List(ctx)
-}
-
-// SetSecret makes or changes a secret. Sandboxes that use it have the new value at once.
-func (h *Host) SetSecret(ctx context.Context, name string, in cove.SecretInput) (cove.Secret, error) {
-	vault, err := h.vault("set secret", name)
-	if err != nil {
-		return cove.Secret{}, err
-	}
-	set, err := vault.Set(ctx, name, in)
-	return set, h.wrap(err, "set secret", name)
-}
-
-// RemoveSecret removes a secret. Sandboxes that use it can't from then on.
-func (h *Host) RemoveSecret(ctx context.Context, name string) error {
-	vault, err := h.vault("remove secret", name)
-	if err != nil {
-		return err
-	}
-	return h.wrap(vault.Remove(ctx, name), "remove secret", name)
-}
-
-// Secrets returns the secrets by name, without their values.
-func (h *Host) Secrets(ctx context.Context) ([]cove.Secret, error) {
-	vault, err := h.vault("list secrets", "")
-	if err != nil {
-		return nil, err
-	}
-	list, err := vault.List(ctx)
-	return list, h.wrap(err, "list secrets", "")
-}
-
-func (h *Host) vault(op, name string) (*secret.Vault, error) {
-	if h.network.Vault == nil {
-		return nil, cove.Errorf(cove.NotSupported, op, name, "this host keeps no secrets", "start the daemon with a data directory")
-	}
-	return h.network.Vault, nil
 }
 
 // checkNetwork notes what is wrong with a network wherever it may be; its rules are looked

@@ -64,8 +64,9 @@ func takeSecrets(spec *cove.Spec) map[string]string {
 }
 
 // plan makes the way out that a spec asks for, and completes the hosts of its secrets. It
-// notes what is wrong with it. values are those of secrets that the spec came with.
-func (h *Host) plan(ctx context.Context, p *problems, spec *cove.Spec, values map[string]string, before []secret.Lease) *route {
+// notes what is wrong with it. values are those of secrets that the spec came with; stored ones
+// are the owner's.
+func (h *Host) plan(ctx context.Context, p *problems, owner string, spec *cove.Spec, values map[string]string, before []secret.Lease) *route {
 	n := &spec.Network
 	if n.Mode != cove.NetworkNone && h.network.Gateway == nil {
 		p.add(cove.NotSupported, "use network mode none, which is loopback only", "network mode %s is not supported by this host", quote(string(n.Mode)))
@@ -79,7 +80,7 @@ func (h *Host) plan(ctx context.Context, p *problems, spec *cove.Spec, values ma
 		return nil
 	}
 	n.Secrets = slices.Clone(n.Secrets) // whoever asked keeps what was asked for
-	lent := h.lend(ctx, p, n, spec.Env, values, before)
+	lent := h.lend(ctx, p, owner, n, spec.Env, values, before)
 	sound := *n
 	sound.Secrets = slices.DeleteFunc(slices.Clone(n.Secrets), func(use cove.SecretUse) bool {
 		return !slices.ContainsFunc(lent, func(l secret.Lease) bool { return l.Name == use.Name }) // which is noted
@@ -100,9 +101,9 @@ func (h *Host) presetRules() func(string) ([]string, error) {
 }
 
 // lend makes the placeholders of the secrets that a network uses, and keeps those that a
-// sandbox has already. Where a secret is the daemon's, the network may go nowhere with it
+// sandbox has already. Where a secret is a stored one, the network may go nowhere with it
 // that it is not bound to.
-func (h *Host) lend(ctx context.Context, p *problems, n *cove.Network, env, values map[string]string, before []secret.Lease) []secret.Lease {
+func (h *Host) lend(ctx context.Context, p *problems, owner string, n *cove.Network, env, values map[string]string, before []secret.Lease) []secret.Lease {
 	var lent []secret.Lease
 	variables := map[string]bool{}
 	for i := range n.Secrets {
@@ -111,7 +112,7 @@ func (h *Host) lend(ctx context.Context, p *problems, n *cove.Network, env, valu
 			p.add(cove.NotSupported, "leave secrets out", "this host keeps no secrets")
 			return nil
 		}
-		lease, err := h.lease(ctx, use, values[use.Name], before)
+		lease, err := h.lease(ctx, owner, use, values[use.Name], before)
 		if err != nil {
 			p.add(cove.CodeOf(err), cove.HintOf(err), "secret %s: %s", quote(use.Name), reason(err))
 			continue
@@ -130,7 +131,7 @@ func (h *Host) lend(ctx context.Context, p *problems, n *cove.Network, env, valu
 }
 
 // lease completes one use of a secret.
-func (h *Host) lease(ctx context.Context, use *cove.SecretUse, value string, before []secret.Lease) (secret.Lease, error) {
+func (h *Host) lease(ctx context.Context, owner string, use *cove.SecretUse, value string, before []secret.Lease) (secret.Lease, error) {
 	kept := slices.IndexFunc(before, func(l secret.Lease) bool { return l.Name == use.Name })
 	switch {
 	case value != "": // of this sandbox alone
@@ -143,7 +144,7 @@ func (h *Host) lease(ctx context.Context, use *cove.SecretUse, value string, bef
 	case kept >= 0 && before[kept].Value != "":
 		return before[kept], nil
 	}
-	stored, bound, err := h.network.Vault.Value(ctx, use.Name)
+	stored, bound, err := h.network.Vault.For(ctx, owner, use.Name)
 	if err != nil {
 		return secret.Lease{}, err
 	}
@@ -156,10 +157,10 @@ func (h *Host) lease(ctx context.Context, use *cove.SecretUse, value string, bef
 	if err := secret.Within(*use, bound); err != nil {
 		return secret.Lease{}, err
 	}
-	if kept >= 0 {
+	if kept >= 0 && before[kept].Owner == bound.Owner {
 		return before[kept], nil
 	}
-	return secret.Lease{Name: use.Name, Placeholder: secret.Placeholder(stored)}, nil
+	return secret.Lease{Name: use.Name, Owner: bound.Owner, Placeholder: secret.Placeholder(stored)}, nil
 }
 
 // reaches reports whether anything of the way out is set up inside a sandbox.
@@ -247,7 +248,8 @@ func (s *Sandbox) peer(ctx context.Context, name string, port int) (net.Conn, er
 }
 
 // secretValues returns the secrets of the sandbox as they are now. One that the daemon
-// has no longer is left out, so that its placeholder goes nowhere.
+// has no longer is left out, so that its placeholder goes nowhere; one of the same name that
+// its owner, or an admin, has set meanwhile is another secret.
 func (s *Sandbox) secretValues() []egress.SecretValue {
 	s.mu.Lock()
 	uses, way := s.record.Spec.Network.Secrets, s.route
@@ -260,7 +262,7 @@ func (s *Sandbox) secretValues() []egress.SecretValue {
 		}
 		value, hosts := way.lent[i].Value, use.Hosts
 		if value == "" {
-			stored, bound, err := s.host.network.Vault.Value(s.life, use.Name)
+			stored, bound, err := s.host.network.Vault.Value(s.life, way.lent[i].Owner, use.Name)
 			if err != nil || secret.Within(use, bound) != nil {
 				s.host.log.Warn("a secret that a sandbox uses can't be given", "id", s.id, "secret", use.Name, "err", err)
 				hosts = nil // its placeholder is still known, and refused everywhere

@@ -53,24 +53,28 @@ func (k *keyFile) read() ([]byte, error) {
 	return key, nil
 }
 
-// forWriting returns the key with which a secret may be sealed beside others. It makes the
-// key where there is none and nothing that needs it; it does not begin a second key beside
-// secrets that only the first can open.
-func (k *keyFile) forWriting(others []store.SealedSecret) ([]byte, error) {
+// forWriting returns the key with which a secret may be sealed beside others, of which other
+// returns one; its error is cove.NotFound where there is none. It makes the key where there
+// is none and nothing that needs it; it does not begin a second key beside secrets that only
+// the first can open.
+func (k *keyFile) forWriting(other func() (store.SealedSecret, error)) ([]byte, error) {
 	key, err := k.read()
-	if errors.Is(err, errNoKey) {
-		if len(others) > 0 {
-			return nil, k.lost()
-		}
-		return k.make()
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, errNoKey) {
 		return nil, err
 	}
-	for _, other := range others {
-		if _, err := open(key, other); err != nil {
-			return nil, k.wrong(other.Name)
-		}
+	sealed, missing := other()
+	switch alone := errors.Is(missing, cove.NotFound); {
+	case missing != nil && !alone:
+		return nil, missing
+	case err == nil && alone:
+		return key, nil
+	case alone:
+		return k.make()
+	case err != nil:
+		return nil, k.lost()
+	}
+	if _, err := open(key, sealed); err != nil {
+		return nil, k.wrong(sealed.Name)
 	}
 	return key, nil
 }
@@ -133,8 +137,8 @@ func (k *keyFile) wrong(name string) error {
 // become a risk (NIST SP 800-38D, section 8.3).
 const sealedForm = 1
 
-// seal encrypts a value. What it is bound to is bound to the ciphertext as well, so that
-// who can write to the database can't send a secret elsewhere.
+// seal encrypts a value. What it is bound to, and whose it is, is bound to the ciphertext as
+// well, so that who can write to the database can't send a secret elsewhere.
 func seal(key []byte, s cove.Secret, value string) ([]byte, error) {
 	aead, err := newAEAD(key)
 	if err != nil {
@@ -171,6 +175,12 @@ func newAEAD(key []byte) (cipher.AEAD, error) {
 	return cipher.NewGCMWithRandomNonce(block)
 }
 
+// binding has the owner where there is one: what is everybody's was sealed without before
+// there were any.
 func binding(s cove.Secret) ([]byte, error) {
-	return json.Marshal([]any{s.Name, s.Hosts, s.In})
+	parts := []any{s.Name, s.Hosts, s.In}
+	if s.Owner != "" {
+		parts = append(parts, s.Owner)
+	}
+	return json.Marshal(parts)
 }

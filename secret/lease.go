@@ -10,15 +10,15 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/egress/domain"
-	"github.com/covehq/cove/store"
 )
 
 // Lease is a secret that one sandbox uses: what its programs see of it, and for one that
 // came with the sandbox also the value.
 type Lease struct {
 	Name        string
+	Owner       string `json:",omitempty"` // of the vault's secret; "": everybody's
 	Placeholder string
-	Value       string `json:",omitempty"` // "": the vault's secret of that name
+	Value       string `json:",omitempty"` // "": that of the vault's secret
 }
 
 // leasePrefix begins the names of records that hold the leases of a sandbox. No secret's
@@ -76,22 +76,14 @@ func (v *Vault) lend(ctx context.Context, name string, leases []Lease) error {
 	if err != nil {
 		return err
 	}
-	key, err := v.key.forWriting(slices.DeleteFunc(kept, func(k store.SealedSecret) bool { return k.Name == name }))
-	if err != nil {
-		return err
-	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	record := cove.Secret{Name: name, Hosts: []string{}, In: []cove.SecretPlace{}, CreatedAt: now, UpdatedAt: now}
-	sealed, err := seal(key, record, string(text))
-	if err != nil {
-		return err
-	}
-	return v.store.PutSecret(ctx, store.SealedSecret{Secret: record, Sealed: sealed})
+	return v.put(ctx, record, string(text), kept)
 }
 
 // Lent returns what a sandbox uses; nothing where nothing was lent.
 func (v *Vault) Lent(ctx context.Context, sandbox string) ([]Lease, error) {
-	text, _, err := v.value(ctx, leasePrefix+sandbox)
+	text, _, err := v.value(ctx, "", leasePrefix+sandbox)
 	if cove.CodeOf(err) == cove.NotFound {
 		return nil, nil
 	}
@@ -106,7 +98,7 @@ func (v *Vault) Lent(ctx context.Context, sandbox string) ([]Lease, error) {
 func (v *Vault) Return(ctx context.Context, sandbox string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return cove.Wrap(v.store.DeleteSecret(ctx, leasePrefix+sandbox), "return secrets", sandbox)
+	return cove.Wrap(v.store.DeleteSecret(ctx, "", leasePrefix+sandbox), "return secrets", sandbox)
 }
 
 // Borrowers returns the sandboxes to which something is lent.

@@ -60,13 +60,13 @@ func TestWhatIsLentIsNobodysSecret(t *testing.T) {
 	if list, err := vault.List(t.Context()); err != nil || len(list) > 0 {
 		t.Errorf("list: %v, %v", list, err)
 	}
-	if value, _, err := vault.Value(t.Context(), "sandbox/one"); cove.CodeOf(err) != cove.NotFound {
+	if value, _, err := vault.Value(t.Context(), "", "sandbox/one"); cove.CodeOf(err) != cove.NotFound {
 		t.Errorf("value: %q, %v", value, err)
 	}
-	if err := vault.Remove(t.Context(), "sandbox/one"); cove.CodeOf(err) != cove.NotFound {
+	if err := vault.Remove(t.Context(), "", "sandbox/one"); cove.CodeOf(err) != cove.NotFound {
 		t.Errorf("remove: %v", err)
 	}
-	if _, err := vault.Set(context.WithoutCancel(t.Context()), "sandbox/one", cove.SecretInput{Value: "0123456789", Hosts: []string{"a.test"}}); cove.CodeOf(err) != cove.Invalid {
+	if _, err := vault.Set(context.WithoutCancel(t.Context()), "", "sandbox/one", cove.SecretInput{Value: "0123456789", Hosts: []string{"a.test"}}); cove.CodeOf(err) != cove.Invalid {
 		t.Errorf("set: %v", err)
 	}
 }

@@ -2,7 +2,11 @@ package secret_test
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +17,7 @@ import (
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/secret"
+	"github.com/covehq/cove/store"
 	"github.com/covehq/cove/store/sqlite"
 )
 
@@ -51,7 +56,7 @@ func (w *world) reopen(t *testing.T) {
 
 func (w *world) set(t *testing.T, name, value string) cove.Secret {
 	t.Helper()
-	s, err := w.Set(t.Context(), name, cove.SecretInput{Value: value, Hosts: []string{"api.example.org"}})
+	s, err := w.Set(t.Context(), "", name, cove.SecretInput{Value: value, Hosts: []string{"api.example.org"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +65,7 @@ func (w *world) set(t *testing.T, name, value string) cove.Secret {
 
 func TestSecretsOutliveTheDaemon(t *testing.T) {
 	w := newWorld(t)
-	first, err := w.Set(t.Context(), "TOKEN", cove.SecretInput{
+	first, err := w.Set(t.Context(), "", "TOKEN", cove.SecretInput{
 		Value: value, Hosts: []string{"API.Example.org:443", "*.example.org:8443", "api.example.org."}, In: []cove.SecretPlace{"query", "header", "query"},
 	})
 	if err != nil {
@@ -72,7 +77,7 @@ func TestSecretsOutliveTheDaemon(t *testing.T) {
 		Name: "TOKEN", Hosts: []string{"api.example.org", "*.example.org:8443"}, In: []cove.SecretPlace{"header", "query"},
 		CreatedAt: first.CreatedAt, UpdatedAt: first.UpdatedAt,
 	}
-	got, s, err := w.Value(t.Context(), "TOKEN")
+	got, s, err := w.Value(t.Context(), "", "TOKEN")
 	if diff := cmp.Diff(want, s); err != nil || got != value || diff != "" {
 		t.Errorf("Value = %q, %v; differs (-want +got):\n%s", got, err, diff)
 	}
@@ -84,16 +89,16 @@ func TestSecretsOutliveTheDaemon(t *testing.T) {
 	if !changed.CreatedAt.Equal(first.CreatedAt) || !changed.UpdatedAt.After(first.UpdatedAt) {
 		t.Errorf("after a change made at %v and %v, before at %v", changed.CreatedAt, changed.UpdatedAt, first.UpdatedAt)
 	}
-	if got, _, _ := w.Value(t.Context(), "TOKEN"); got != "a new value 123" {
+	if got, _, _ := w.Value(t.Context(), "", "TOKEN"); got != "a new value 123" {
 		t.Errorf("Value after a change = %q", got)
 	}
-	if err := w.Remove(t.Context(), "TOKEN"); err != nil {
+	if err := w.Remove(t.Context(), "", "TOKEN"); err != nil {
 		t.Error(err)
 	}
-	if _, _, err := w.Value(t.Context(), "TOKEN"); !errors.Is(err, cove.NotFound) || cove.HintOf(err) == "" {
+	if _, _, err := w.Value(t.Context(), "", "TOKEN"); !errors.Is(err, cove.NotFound) || cove.HintOf(err) == "" {
 		t.Errorf("Value of what was removed = %v", err)
 	}
-	if err := w.Remove(t.Context(), "TOKEN"); !errors.Is(err, cove.NotFound) {
+	if err := w.Remove(t.Context(), "", "TOKEN"); !errors.Is(err, cove.NotFound) {
 		t.Errorf("Remove of what was removed = %v", err)
 	}
 }
@@ -139,8 +144,8 @@ func TestKeyThatIsLostOrAnotherIsAClearErrorAndLosesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			w.reopen(t)
-			_, _, got := w.Value(t.Context(), "TOKEN")
-			_, set := w.Set(t.Context(), "OTHER", cove.SecretInput{Value: "another value 1", Hosts: []string{"example.org"}})
+			_, _, got := w.Value(t.Context(), "", "TOKEN")
+			_, set := w.Set(t.Context(), "", "OTHER", cove.SecretInput{Value: "another value 1", Hosts: []string{"example.org"}})
 			for call, err := range map[string]error{"Value": got, "Set": set} {
 				if !errors.Is(err, cove.Unavailable) || cove.HintOf(err) == "" || !strings.Contains(err.Error(), w.keyFile) {
 					t.Errorf("%s = %v (hint %q), want the key file and a hint", call, err, cove.HintOf(err))
@@ -153,7 +158,7 @@ func TestKeyThatIsLostOrAnotherIsAClearErrorAndLosesNothing(t *testing.T) {
 			if err := os.WriteFile(w.keyFile, key, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if got, _, err := w.Value(t.Context(), "TOKEN"); err != nil || got != value {
+			if got, _, err := w.Value(t.Context(), "", "TOKEN"); err != nil || got != value {
 				t.Errorf("with the key put back: Value = %q, %v", got, err)
 			}
 		})
@@ -167,7 +172,7 @@ func TestAllCanBeSetAgainAfterAKeyIsLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.set(t, "TOKEN", "a new value 123") // it needs nothing of the old one
-	if got, _, err := w.Value(t.Context(), "TOKEN"); err != nil || got != "a new value 123" {
+	if got, _, err := w.Value(t.Context(), "", "TOKEN"); err != nil || got != "a new value 123" {
 		t.Errorf("Value = %q, %v", got, err)
 	}
 }
@@ -179,22 +184,106 @@ func TestSecretCanNotBeBoundElsewhereInTheDatabase(t *testing.T) {
 		"hosts":  func(s *cove.Secret) { s.Hosts = []string{"evil.example.org"} },
 		"places": func(s *cove.Secret) { s.In = []cove.SecretPlace{"body"} },
 		"name":   func(s *cove.Secret) { s.Name = "RENAMED" },
+		"owners": func(s *cove.Secret) { s.Owner = "eve" },
 	} {
-		kept, err := w.store.Secrets(t.Context())
+		forged, err := w.store.Secret(t.Context(), "", "TOKEN")
 		if err != nil {
 			t.Fatal(err)
 		}
-		forged := kept[len(kept)-1]
 		original := forged
 		change(&forged.Secret)
 		if err := w.store.PutSecret(t.Context(), forged); err != nil {
 			t.Fatal(err)
 		}
-		if got, _, err := w.Value(t.Context(), forged.Name); err == nil || got != "" {
+		if got, _, err := w.Value(t.Context(), forged.Owner, forged.Name); err == nil || got != "" {
 			t.Errorf("with other %s: Value = %q, %v, want an error", name, got, err)
 		}
 		if err := w.store.PutSecret(t.Context(), original); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+func TestEachOwnerHasSecretsOfItsOwnT82(t *testing.T) {
+	w := newWorld(t)
+	in := func(value string) cove.SecretInput {
+		return cove.SecretInput{Value: value, Hosts: []string{"api.example.org"}}
+	}
+	for owner, value := range map[string]string{"": "everybody's 12345", "ann": "ann's own 1234567", "bob": "bob's own 1234567"} {
+		if s, err := w.Set(t.Context(), owner, "TOKEN", in(value)); err != nil || s.Owner != owner {
+			t.Fatalf("set by %q: of %q, %v", owner, s.Owner, err)
+		}
+	}
+	w.reopen(t)
+	for owner, want := range map[string]string{"": "everybody's 12345", "ann": "ann's own 1234567", "bob": "bob's own 1234567", "eve": "everybody's 12345"} {
+		if got, s, err := w.For(t.Context(), owner, "TOKEN"); err != nil || got != want || s.Owner != owner && owner != "eve" {
+			t.Errorf("for %q: %q of %q, %v, want %q", owner, got, s.Owner, err, want)
+		}
+	}
+	if got, _, err := w.Value(t.Context(), "eve", "TOKEN"); !errors.Is(err, cove.NotFound) || got != "" {
+		t.Errorf("of eve, who has none: %q, %v", got, err)
+	}
+	if err := w.Remove(t.Context(), "eve", "TOKEN"); !errors.Is(err, cove.NotFound) {
+		t.Errorf("removed by eve: %v", err)
+	}
+	if err := w.Remove(t.Context(), "ann", "TOKEN"); err != nil {
+		t.Error(err)
+	}
+	for owner, want := range map[string]string{"ann": "everybody's 12345", "bob": "bob's own 1234567"} {
+		if got, _, err := w.For(t.Context(), owner, "TOKEN"); err != nil || got != want {
+			t.Errorf("for %q, after ann has removed hers: %q, %v, want %q", owner, got, err, want)
+		}
+	}
+	list, err := w.List(t.Context())
+	if err != nil || len(list) != 2 || list[0].Owner != "" || list[1].Owner != "bob" {
+		t.Errorf("List = %+v, %v", list, err)
+	}
+}
+
+func TestWhatWasSealedBeforeThereWereOwnersIsOpened(t *testing.T) {
+	w := newWorld(t)
+	key := bytes.Repeat([]byte("k"), 32)
+	if err := os.WriteFile(w.keyFile, key, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := cove.Secret{Name: "TOKEN", Hosts: []string{"api.example.org"}, In: []cove.SecretPlace{"header"}}
+	bound, err := json.Marshal([]any{s.Name, s.Hosts, s.In})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.store.PutSecret(t.Context(), store.SealedSecret{Secret: s, Sealed: aead.Seal([]byte{1}, nil, []byte(value), bound)}); err != nil {
+		t.Fatal(err)
+	}
+	if got, _, err := w.For(t.Context(), "ann", "TOKEN"); err != nil || got != value {
+		t.Errorf("Value = %q, %v", got, err)
+	}
+	if _, err := w.Set(t.Context(), "ann", "OTHER", cove.SecretInput{Value: value, Hosts: s.Hosts}); err != nil {
+		t.Errorf("set beside it: %v", err)
+	}
+}
+
+func TestAnOwnerHasSoManySecretsAndNoMore(t *testing.T) {
+	w := newWorld(t)
+	in := cove.SecretInput{Value: value, Hosts: []string{"api.example.org"}}
+	for i := range 100 {
+		if _, err := w.Set(t.Context(), "ann", fmt.Sprintf("A%d", i), in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.Set(t.Context(), "ann", "B", in); !errors.Is(err, cove.Exhausted) || cove.HintOf(err) == "" {
+		t.Errorf("the 101st: %v", err)
+	}
+	for owner, name := range map[string]string{"ann": "A7", "bob": "B", "": "B"} { // one that is there, and of others
+		if _, err := w.Set(t.Context(), owner, name, in); err != nil {
+			t.Errorf("%s of %q: %v", name, owner, err)
 		}
 	}
 }
@@ -237,7 +326,7 @@ func TestInputThatCanNotBeIsRefusedWithAllThatIsWrong(t *testing.T) {
 	} {
 		t.Run(c.test, func(t *testing.T) {
 			w := newWorld(t)
-			_, err := w.Set(t.Context(), c.name, c.in)
+			_, err := w.Set(t.Context(), "", c.name, c.in)
 			if !errors.Is(err, cove.Invalid) || !strings.Contains(err.Error(), c.want) || cove.HintOf(err) == "" {
 				t.Fatalf("Set = %v (hint %q), want %q", err, cove.HintOf(err), c.want)
 			}
@@ -257,9 +346,9 @@ func TestInputThatCanNotBeIsRefusedWithAllThatIsWrong(t *testing.T) {
 func TestValueInPlaceOfANameIsNotRepeated(t *testing.T) {
 	w := newWorld(t)
 	const misplaced = "ghp-in-the-wrong-place"
-	_, err := w.Set(t.Context(), misplaced, cove.SecretInput{Value: value})
-	_, _, err2 := w.Value(t.Context(), misplaced)
-	for _, err := range []error{err, err2, w.Remove(t.Context(), misplaced)} {
+	_, err := w.Set(t.Context(), "", misplaced, cove.SecretInput{Value: value})
+	_, _, err2 := w.Value(t.Context(), "", misplaced)
+	for _, err := range []error{err, err2, w.Remove(t.Context(), "", misplaced)} {
 		if err == nil || strings.Contains(err.Error()+cove.HintOf(err), misplaced) {
 			t.Errorf("error = %v, hint %q", err, cove.HintOf(err))
 		}
@@ -269,10 +358,10 @@ func TestValueInPlaceOfANameIsNotRepeated(t *testing.T) {
 func TestLinesMayBeInABody(t *testing.T) {
 	w := newWorld(t)
 	const key = "-----BEGIN KEY-----\nabcdefgh\tijk\r\n-----END KEY-----\n"
-	if _, err := w.Set(t.Context(), "KEY", cove.SecretInput{Value: key, Hosts: []string{"example.org"}, In: []cove.SecretPlace{"body"}}); err != nil {
+	if _, err := w.Set(t.Context(), "", "KEY", cove.SecretInput{Value: key, Hosts: []string{"example.org"}, In: []cove.SecretPlace{"body"}}); err != nil {
 		t.Fatal(err)
 	}
-	if got, _, err := w.Value(t.Context(), "KEY"); err != nil || got != key {
+	if got, _, err := w.Value(t.Context(), "", "KEY"); err != nil || got != key {
 		t.Errorf("Value = %q, %v", got, err)
 	}
 }
@@ -288,7 +377,7 @@ func TestTwoProcessesThatSetTheirFirstSecretHaveOneKey(t *testing.T) {
 				return
 			}
 			name := string(rune('A' + i))
-			if _, err := other.Set(t.Context(), name, cove.SecretInput{Value: value, Hosts: []string{"example.org"}}); err != nil {
+			if _, err := other.Set(t.Context(), "", name, cove.SecretInput{Value: value, Hosts: []string{"example.org"}}); err != nil {
 				t.Error(err)
 			}
 		})
@@ -299,7 +388,7 @@ func TestTwoProcessesThatSetTheirFirstSecretHaveOneKey(t *testing.T) {
 		t.Fatalf("List = %d, %v", len(list), err)
 	}
 	for _, s := range list {
-		if got, _, err := w.Value(t.Context(), s.Name); err != nil || got != value {
+		if got, _, err := w.Value(t.Context(), "", s.Name); err != nil || got != value {
 			t.Errorf("%s = %q, %v", s.Name, got, err)
 		}
 	}

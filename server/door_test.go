@@ -25,12 +25,18 @@ type house struct {
 
 func newHouse(t *testing.T, door DoorOptions) *house {
 	t.Helper()
+	log := &logFile{}
+	return openHouse(t, log, newWorld(t, Options{Door: &door, Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}))
+}
+
+// openHouse opens the door of a world that has one.
+func openHouse(t *testing.T, log *logFile, w *world) *house {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{at: listener.Addr().String(), log: &logFile{}}
-	h.world = newWorld(t, Options{Door: &door, Logger: slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	h := &house{world: w, at: listener.Addr().String(), log: log}
 	ctx, cancel := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- h.server.ServeDoor(ctx, listener) }()

@@ -11,8 +11,9 @@ const anybody cove.Scope = "anybody"
 //
 // What is of a sandbox is its owner's: to look at with read, and to use with run. What all
 // owners share they may look at, and fetch an image; admins change it. Who can give an
-// image another one's name chooses what others run, and who can change where a secret goes
-// gets it.
+// image another one's name chooses what others run. Who can change where a secret goes gets
+// it: an owner sets and removes its own, which its own sandboxes alone may use, and those of
+// everybody only admins do. sandbox.Host holds that, by whose key it is.
 func scopes() map[string]cove.Scope {
 	const box = "/v1/sandboxes/{id}"
 	return map[string]cove.Scope{
@@ -32,8 +33,8 @@ func scopes() map[string]cove.Scope {
 		"DELETE /v1/keys/{name}":     cove.ScopeAdmin,
 		"GET /v1/secrets":            cove.ScopeRead, // without values
 		"GET /v1/secrets/{name}":     cove.ScopeRead,
-		"PUT /v1/secrets/{name}":     cove.ScopeAdmin,
-		"DELETE /v1/secrets/{name}":  cove.ScopeAdmin,
+		"PUT /v1/secrets/{name}":     cove.ScopeRun, // the owner's; an admin's are everybody's
+		"DELETE /v1/secrets/{name}":  cove.ScopeRun,
 		"GET /v1/images":             cove.ScopeRead,
 		"GET /v1/images/{reference}": cove.ScopeRead,
 		"POST /v1/images":            cove.ScopeRun, // as creating a sandbox of it does

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -38,6 +39,10 @@ func (p *program) secretSetVerb() *cobra.Command {
 		Long: `Store a secret in the daemon, encrypted, or change the one of that name. Sandboxes that are
 made with --secret NAME have a placeholder in its place, which becomes the secret on the way
 to the hosts that it is bound to, and nowhere else.
+
+On the daemon's machine, or with a key of the scope admin, the secret is for everybody's
+sandboxes. With another key it is for those of the key's owner alone, also in place of one
+that everybody has by that name.
 
 The value is standard input, without the newline at its end, and on a terminal asked for
 without showing it; or it is that of a variable or a file. It can't be an argument, which
@@ -124,7 +129,9 @@ func (p *program) secretLsVerb() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
 		Short: "List the stored secrets, without their values",
-		Long: `List the stored secrets, without their values, which nobody gets.
+		Long: `List the stored secrets, without their values, which nobody gets: everybody's, and those of
+the owner of your key. On the daemon's machine, or with a key of the scope admin, those of
+all owners.
 
 With --json, prints what GET /v1/secrets replies.`,
 		Example: "  cove secret ls",
@@ -144,19 +151,21 @@ With --json, prints what GET /v1/secrets replies.`,
 			var rows [][]string
 			for _, s := range secrets {
 				places := texts(s.In, func(place cove.SecretPlace) string { return string(place) })
-				rows = append(rows, []string{s.Name, strings.Join(s.Hosts, " "), strings.Join(places, " "), span(time.Since(s.UpdatedAt)) + " ago"})
+				owner := cmp.Or(s.Owner, "-")
+				rows = append(rows, []string{s.Name, owner, strings.Join(s.Hosts, " "), strings.Join(places, " "), span(time.Since(s.UpdatedAt)) + " ago"})
 			}
-			return p.table([]string{"NAME", "HOSTS", "IN", "CHANGED"}, rows)
+			return p.table([]string{"NAME", "OWNER", "HOSTS", "IN", "CHANGED"}, rows)
 		}),
 	}
 }
 
 func (p *program) secretRmVerb() *cobra.Command {
-	return &cobra.Command{
+	var owner string
+	cmd := &cobra.Command{
 		Use:   "rm NAME…",
 		Short: "Remove stored secrets",
 		Long: `Remove stored secrets. Placeholders of them in sandboxes that run become nothing from then
-on.`,
+on. Those of everybody are removed on the daemon's machine, or with a key of the scope admin.`,
 		Example: "  cove secret rm GITHUB_TOKEN",
 		Args:    arguments("NAME…"),
 		ValidArgsFunction: func(cmd *cobra.Command, args []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -168,7 +177,7 @@ on.`,
 				return err
 			}
 			for _, name := range args {
-				if err := c.RemoveSecret(ctx, name); err != nil {
+				if err := c.RemoveSecretOf(ctx, owner, name); err != nil {
 					return err
 				}
 				if _, err := io.WriteString(p.Stdout, name+"\n"); err != nil {
@@ -178,4 +187,6 @@ on.`,
 			return nil
 		}),
 	}
+	cmd.Flags().StringVar(&owner, "owner", "", "remove secrets of this owner; for admins")
+	return cmd
 }

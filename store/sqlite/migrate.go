@@ -50,6 +50,19 @@ var migrations = []string{
 		created_at INTEGER NOT NULL, -- microseconds since 1970
 		expires_at INTEGER           -- NULL: never
 	) STRICT, WITHOUT ROWID`,
+	`CREATE TABLE owned (
+		owner      TEXT NOT NULL,    -- '': everybody, as all were before
+		name       TEXT NOT NULL,
+		hosts      TEXT NOT NULL,    -- JSON
+		places     TEXT NOT NULL,    -- JSON
+		sealed     BLOB NOT NULL,
+		created_at INTEGER NOT NULL, -- microseconds since 1970
+		updated_at INTEGER NOT NULL,
+		PRIMARY KEY (owner, name)
+	) STRICT, WITHOUT ROWID;
+	INSERT INTO owned SELECT '', name, hosts, places, sealed, created_at, updated_at FROM secrets;
+	DROP TABLE secrets;
+	ALTER TABLE owned RENAME TO secrets`,
 }
 
 // migrate brings the database up to the last of steps, each in a transaction that also

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -24,33 +25,44 @@ func (s *Store) PutSecret(ctx context.Context, secret store.SealedSecret) error 
 		return cove.Wrap(err, "put secret", secret.Name)
 	}
 	_, err = s.db.ExecContext(ctx,
-		`INSERT OR REPLACE INTO secrets (name, hosts, places, sealed, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)`,
-		secret.Name, string(hosts), string(places), secret.Sealed, secret.CreatedAt.UnixMicro(), secret.UpdatedAt.UnixMicro())
+		`INSERT OR REPLACE INTO secrets (owner, name, hosts, places, sealed, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		secret.Owner, secret.Name, string(hosts), string(places), secret.Sealed, secret.CreatedAt.UnixMicro(), secret.UpdatedAt.UnixMicro())
 	return cove.Wrap(classify(err), "put secret", secret.Name)
 }
 
 // DeleteSecret implements store.Secrets.
-func (s *Store) DeleteSecret(ctx context.Context, name string) error {
-	_, err := s.db.ExecContext(ctx, `DELETE FROM secrets WHERE name = ?`, name)
+func (s *Store) DeleteSecret(ctx context.Context, owner, name string) error {
+	_, err := s.db.ExecContext(ctx, `DELETE FROM secrets WHERE owner = ? AND name = ?`, owner, name)
 	return cove.Wrap(classify(err), "delete secret", name)
 }
 
+// Secret implements store.Secrets.
+func (s *Store) Secret(ctx context.Context, owner, name string) (store.SealedSecret, error) {
+	var sealed store.SealedSecret
+	row := s.db.QueryRowContext(ctx, `SELECT `+secretColumns+`, sealed FROM secrets WHERE owner = ? AND name = ?`, owner, name)
+	secret, err := scanSecret(row.Scan, &sealed.Sealed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return sealed, cove.Wrap(cove.NotFound, "find secret", name)
+	}
+	sealed.Secret = secret
+	return sealed, cove.Wrap(classify(err), "find secret", name)
+}
+
 // Secrets implements store.Secrets.
-func (s *Store) Secrets(ctx context.Context) ([]store.SealedSecret, error) {
+func (s *Store) Secrets(ctx context.Context) ([]cove.Secret, error) {
 	secrets, err := s.secrets(ctx)
 	return secrets, cove.Wrap(classify(err), "list secrets", "")
 }
 
-func (s *Store) secrets(ctx context.Context) ([]store.SealedSecret, error) {
-	rows, err := s.db.QueryContext(ctx,
-		`SELECT name, hosts, places, sealed, created_at, updated_at FROM secrets ORDER BY name`)
+func (s *Store) secrets(ctx context.Context) ([]cove.Secret, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT `+secretColumns+` FROM secrets ORDER BY name, owner`)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	var secrets []store.SealedSecret
+	var secrets []cove.Secret
 	for rows.Next() {
-		secret, err := scanSecret(rows)
+		secret, err := scanSecret(rows.Scan)
 		if err != nil {
 			return nil, err
 		}
@@ -59,13 +71,16 @@ func (s *Store) secrets(ctx context.Context) ([]store.SealedSecret, error) {
 	return secrets, rows.Err()
 }
 
-func scanSecret(rows *sql.Rows) (store.SealedSecret, error) {
+const secretColumns = `owner, name, hosts, places, created_at, updated_at`
+
+// scanSecret reads a row of secretColumns, and of more.
+func scanSecret(scan func(...any) error, more ...any) (cove.Secret, error) {
 	var (
-		secret           store.SealedSecret
+		secret           cove.Secret
 		hosts, places    []byte
 		created, updated int64
 	)
-	if err := rows.Scan(&secret.Name, &hosts, &places, &secret.Sealed, &created, &updated); err != nil {
+	if err := scan(append([]any{&secret.Owner, &secret.Name, &hosts, &places, &created, &updated}, more...)...); err != nil {
 		return secret, err
 	}
 	if err := json.Unmarshal(hosts, &secret.Hosts); err != nil {

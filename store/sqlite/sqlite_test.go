@@ -2,9 +2,11 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -84,30 +86,71 @@ func TestSecretsSurviveReopening(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
 	start := time.UnixMicro(1_700_000_000_123_456).UTC()
-	sealed := func(name, content string) store.SealedSecret {
+	sealed := func(owner, name, content string) store.SealedSecret {
 		return store.SealedSecret{Sealed: []byte(content), Secret: cove.Secret{
-			Name: name, Hosts: []string{"a.example.org", "*.b:8443"}, In: []cove.SecretPlace{cove.SecretInBody}, CreatedAt: start, UpdatedAt: start.Add(time.Hour),
+			Owner: owner, Name: name, Hosts: []string{"a.example.org", "*.b:8443"}, In: []cove.SecretPlace{cove.SecretInBody}, CreatedAt: start, UpdatedAt: start.Add(time.Hour),
 		}}
 	}
-	for _, secret := range []store.SealedSecret{sealed("B", "b"), sealed("A", "old"), sealed("A", "\x00\xff"), sealed("C", "c")} {
+	for _, secret := range []store.SealedSecret{
+		sealed("", "B", "b"), sealed("", "A", "old"), sealed("ann", "A", "hers"), sealed("", "A", "\x00\xff"), sealed("", "C", "c"), sealed("ann", "C", "c"),
+	} {
 		if err := s.PutSecret(t.Context(), secret); err != nil {
 			t.Fatalf("PutSecret %s: %v", secret.Name, err)
 		}
 	}
 	for range 2 { // the second one finds none, which is no error
-		if err := s.DeleteSecret(t.Context(), "C"); err != nil {
-			t.Fatalf("DeleteSecret: %v", err)
+		for _, owner := range []string{"", "ann", "bob"} {
+			if err := s.DeleteSecret(t.Context(), owner, "C"); err != nil {
+				t.Fatalf("DeleteSecret: %v", err)
+			}
 		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatalf("Close: %v", err)
 	}
-	got, err := openStore(t, dir).Secrets(t.Context())
-	if err != nil {
-		t.Fatalf("Secrets: %v", err)
+	s = openStore(t, dir)
+	want := []store.SealedSecret{sealed("", "A", "\x00\xff"), sealed("ann", "A", "hers"), sealed("", "B", "b")}
+	list, err := s.Secrets(t.Context())
+	if err != nil || len(list) != len(want) {
+		t.Fatalf("Secrets = %v, %v", list, err)
 	}
-	if diff := cmp.Diff([]store.SealedSecret{sealed("A", "\x00\xff"), sealed("B", "b")}, got); diff != "" {
-		t.Errorf("secrets differ (-want +got):\n%s", diff)
+	for i, w := range want {
+		if diff := cmp.Diff(w.Secret, list[i]); diff != "" {
+			t.Errorf("secrets differ (-want +got):\n%s", diff)
+		}
+		got, err := s.Secret(t.Context(), w.Owner, w.Name)
+		if diff := cmp.Diff(w, got); err != nil || diff != "" {
+			t.Errorf("a secret, %v, differs (-want +got):\n%s", err, diff)
+		}
+	}
+	for owner, name := range map[string]string{"": "C", "ann": "B", "bob": "A"} {
+		if _, err := s.Secret(t.Context(), owner, name); !errors.Is(err, cove.NotFound) {
+			t.Errorf("%s of %q: %v, want none", name, owner, err)
+		}
+	}
+}
+
+// TestSecretsOfBeforeAreEverybodys has a database as it was before secrets had owners.
+func TestSecretsOfBeforeAreEverybodys(t *testing.T) {
+	dir := t.TempDir()
+	db, err := sql.Open("sqlite", dsn(filepath.Join(dir, databaseName)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := slices.IndexFunc(migrations, func(step string) bool { return strings.Contains(step, "CREATE TABLE owned") })
+	if err := migrate(t.Context(), db, migrations[:before]); err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), `INSERT INTO secrets (name, hosts, places, sealed, created_at, updated_at) VALUES ('TOKEN', '["a.test"]', '["header"]', x'0102', 1, 2)`)
+	if err := errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	want := store.SealedSecret{Sealed: []byte{1, 2}, Secret: cove.Secret{
+		Name: "TOKEN", Hosts: []string{"a.test"}, In: []cove.SecretPlace{cove.SecretInHeader}, CreatedAt: time.UnixMicro(1).UTC(), UpdatedAt: time.UnixMicro(2).UTC(),
+	}}
+	got, err := openStore(t, dir).Secret(t.Context(), "", "TOKEN")
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v; differs (-want +got):\n%s", err, diff)
 	}
 }
 

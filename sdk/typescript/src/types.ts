@@ -245,6 +245,8 @@ export interface EventOptions {
 
 export interface Secret {
   name: string;
+  /** Whose sandboxes alone may use it; missing: everybody's. */
+  owner?: string;
   hosts: string[];
   in: SecretPlace[];
   createdAt: Date;

@@ -366,13 +366,14 @@ class Event:
 
 @dataclass(frozen=True)
 class SecretInfo:
-    """A stored secret, without its value."""
+    """A stored secret, without its value. ``owner`` is whose sandboxes alone may use it; empty for everybody's."""
 
     name: str
     hosts: Sequence[str] = ()
     places: Sequence[str] = ()
     created_at: datetime | None = None
     updated_at: datetime | None = None
+    owner: str = ""
 
 
 @dataclass(frozen=True)
