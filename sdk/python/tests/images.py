@@ -24,32 +24,6 @@ NAMES = (
     "ghcr.io/astral-sh/uv:python3.12-bookworm-slim",
 )
 
-_TOOLS = [
-    "sh",
-    "ls",
-    "cat",
-    "echo",
-    "sleep",
-    "mkdir",
-    "rm",
-    "sort",
-    "head",
-    "tail",
-    "grep",
-    "sed",
-    "wc",
-    "id",
-    "env",
-    "true",
-    "false",
-    "touch",
-    "tr",
-    "kill",
-    "ps",
-    "date",
-    "seq",
-    "uname",
-]
 _LEFT_OUT = re.compile(r"/(test|lib2to3|ensurepip|pydoc_data|config-[^/]*|distutils|idlelib|tkinter)(/|$)")
 
 #: pip is told to look here, and nowhere else.
@@ -70,7 +44,8 @@ def build(path: str) -> None:
         for name in ("python", "python3"):
             _link(tar, f"usr/bin/{name}", version)
         tar.add("/usr/bin/busybox", "bin/busybox")
-        for name in _TOOLS:
+        applets = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True).stdout.split()
+        for name in set(applets) - {"busybox"}:
             _link(tar, f"bin/{name}", "busybox")
         _file(tar, "etc/pip.conf", _PIP)
         _file(tar, "usr/bin/pip", b'#!/bin/sh\nexec python3 -m pip "$@"\n', 0o755)
