@@ -64,6 +64,7 @@ def test_the_same_code_uses_a_daemon_elsewhere(door: str, monkeypatch, tmp_path)
         result = sandbox.commands.run("python3 main.py; echo err >&2; exit 2", stdin="x")
         assert (result.stdout, result.stderr, result.exit_code) == ("üüü\n", "err\n", 2)
         assert sandbox.commands.run("seq 100000", max_output=1000).truncated
+        assert sandbox.tools.shell("python3 main.py").data["stdout"] == "üüü\n"
         pieces: list[str] = []
         assert sandbox.commands.run("echo a", on_stdout=pieces.append).success and pieces == ["a\n"]
         (tmp_path / "up").mkdir()

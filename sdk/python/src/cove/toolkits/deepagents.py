@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from .._sync._sandbox import Sandbox
-from ..errors import CoveError, ForbiddenError, InvalidError, NotFoundError
+from ..errors import (
+    CoveError,
+    ForbiddenError,
+    GoneError,
+    InvalidError,
+    NotFoundError,
+    UnauthenticatedError,
+    UnavailableError,
+)
 from ._calls import missing
 
 try:
@@ -76,16 +84,18 @@ class CoveBackend(BaseSandbox):
             return FileDownloadResponse(path, error=self._reason(path, error))
 
     def _reason(self, path: str, error: CoveError) -> str:
-        """Returns deepagents' word for what went wrong with one file. What went wrong with the
-        sandbox is raised: no other path would work either."""
+        """Returns deepagents' word for what went wrong with one file, or the error's own. What
+        went wrong with the sandbox is raised: no other path would work either."""
+        if isinstance(error, (GoneError, UnavailableError, UnauthenticatedError)):
+            raise error
         if isinstance(error, NotFoundError):
-            self._sandbox.get_info()
+            self._sandbox.get_info()  # it is the file that is not there
             return "file_not_found"
         if isinstance(error, ForbiddenError):
             return "permission_denied"
         if isinstance(error, InvalidError):
             return "is_directory" if self._is_directory(path) else "invalid_path"
-        raise error
+        return str(error)
 
     def _is_directory(self, path: str) -> bool:
         try:
