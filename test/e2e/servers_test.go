@@ -66,6 +66,10 @@ func newInternet(t *testing.T) *internet {
 		"git.outer.test":  serveRepository(t),
 		"db.outer.test":   http.NotFoundHandler(),
 		"evil.outer.test": http.HandlerFunc(i.serveAPI),
+		"moved.outer.test": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", r.URL.Query().Get("to"))
+			w.WriteHeader(http.StatusTemporaryRedirect)
+		}),
 	}
 	next := netip.MustParseAddr("93.184.215.10")
 	for name := range maps.Keys(i.sites) {
