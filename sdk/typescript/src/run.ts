@@ -8,7 +8,7 @@ import { checkOptions, checkValue, count, flag, list, object, oneOf, positive, s
 import { Cove, specOf, type CreateOptions } from "./client.js";
 import { checkCommand, type Command } from "./commands.js";
 import { hostError, LeftOut, pack, removeBelow, unpack } from "./copy.js";
-import { ExhaustedError, InvalidError } from "./errors.js";
+import { broken, ExhaustedError, InvalidError } from "./errors.js";
 import { toBody, type Input } from "./input.js";
 import { CommandResult } from "./output.js";
 import type { Exit } from "./stream.js";
@@ -100,8 +100,24 @@ interface ResultReply {
 interface Reply {
   results: ResultReply[];
   changes: Change[] | null;
-  archive: string | null;
-  patch: string | null;
+  archive?: string | null;
+  patch?: string | null;
+}
+
+/** What of a reply is relied on: its changes decide what is removed here. */
+function checked(op: string, reply: unknown): Reply {
+  const { results, changes, archive, patch } = (reply ?? {}) as Partial<Record<keyof Reply, unknown>>;
+  const good = Array.isArray(results) && results.every((one) => isShaped(one, { exitCode: "number", stdout: "string", stderr: "string" })) &&
+    (!changes || (Array.isArray(changes) && changes.every((one) => isShaped(one, { path: "string", kind: "string" })))) &&
+    (!archive || typeof archive === "string") && (!patch || typeof patch === "string");
+  if (!good) {
+    throw broken(op, new Error("the reply makes no sense"));
+  }
+  return reply as Reply;
+}
+
+function isShaped(value: unknown, fields: Record<string, string>): boolean {
+  return typeof value === "object" && value !== null && Object.entries(fields).every(([name, type]) => typeof (value as Record<string, unknown>)[name] === type);
 }
 
 /** Bounds the reply, near the longest string that there is. */
@@ -138,12 +154,12 @@ export async function oneShot(transport: Transport, request: RunRequest, signal:
     call.headers = { "Content-Type": `multipart/form-data; boundary=${boundary}` };
     call.body = form(boundary, JSON.stringify(json), archive);
   }
-  const reply = fromWire<Reply>(await transport.json(call, maxReply));
+  const reply = checked(call.op, fromWire(await transport.json(call, maxReply)));
   const results = reply.results.map((result) => new RunCommandResult(result));
   const result: RunResult = {
     results,
     changes: reply.changes ?? [],
-    archive: reply.archive === null ? undefined : fromBase64(reply.archive),
+    archive: typeof reply.archive === "string" ? fromBase64(reply.archive) : undefined,
     patch: reply.patch ?? undefined,
     success: results.length === request.commands.length && results.every((one) => one.success),
   };
@@ -258,9 +274,17 @@ async function apply(result: RunResult, dir: string): Promise<void> {
     throw hostError("run", dir, err);
   }
   if (result.archive !== undefined) {
-    const plain = createGunzip();
-    plain.end(result.archive);
-    await unpack("run", plain, dir);
+    await unpack("run", gunzip(result.archive), dir);
+  }
+}
+
+async function* gunzip(archive: Uint8Array): AsyncGenerator<Uint8Array, void, undefined> {
+  const plain = createGunzip();
+  plain.end(archive);
+  try {
+    yield* plain as AsyncIterable<Uint8Array>;
+  } catch (err) {
+    throw broken("run", err);
   }
 }
 

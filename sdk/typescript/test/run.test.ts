@@ -1,11 +1,14 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { Readable } from "node:stream";
 import { test } from "node:test";
+import { createGzip, gzipSync } from "node:zlib";
 
-import { Cove, InvalidError, run, runParallel } from "@cove-sandbox/sdk";
+import { Cove, InvalidError, NotSupportedError, run, runParallel, TooLargeError, UnavailableError } from "@cove-sandbox/sdk";
 
+import { archive, entry, type Entry } from "./hostile.js";
 import { Daemon, Impostor, program, runtime, tempDir } from "./world.js";
 
 test("a directory goes in, and what all commands changed comes back into it and as a patch", async () => {
@@ -76,6 +79,111 @@ test("changes that lead out touch nothing outside (T57)", async () => {
   await run({ commands: ["true"], out: join(dir, "to") }, { url });
   assert.equal(readFileSync(join(dir, "away", "f"), "utf8"), "mine");
   rmSync(join(dir, "to"), { recursive: true });
+});
+
+test("a project of 5,000 files goes in and out", async () => {
+  const dir = tempDir();
+  const names = Array.from({ length: 5_000 }, (_, i) => join(`d${i % 50}`, `f${i}`));
+  Array.from({ length: 50 }, (_, i) => mkdirSync(join(dir, `d${i}`)));
+  names.forEach((name) => writeFileSync(join(dir, name), `of ${name}\n`));
+  const result = await run({
+    sandbox: { runtime }, in: dir, out: dir,
+    commands: ["find . -type f | wc -l", "find . -type f -exec sh -c 'for f; do echo more >>$f; done' sh {} +", "rm -r d49"],
+  });
+  assert.deepEqual(result.results.map((one) => one.exitCode), [0, 0, 0]);
+  assert.equal(result.results[0]?.stdout.trim(), "5000");
+  assert.equal(result.changes.length, 5_001);
+  assert.equal(readdirSync(dir).length, 49);
+  for (const name of names.filter((name) => !name.startsWith("d49"))) {
+    assert.equal(readFileSync(join(dir, name), "utf8"), `of ${name}\nmore\n`);
+  }
+});
+
+const hostile: Record<string, Entry[]> = {
+  "a name that leads up": [{ name: "../escape", data: "x" }],
+  "an absolute name": [{ name: "/escape", data: "x" }],
+  "a file through a symlink": [{ name: "l", flag: "2", target: "/tmp" }, { name: "l/escape", data: "x" }],
+  "a link to a file outside": [{ name: "h", flag: "1", target: "../../etc/passwd" }],
+  "a device": [{ name: "dev", flag: "3" }],
+  "a pipe": [{ name: "pipe", flag: "6" }],
+};
+
+for (const [what, entries] of Object.entries(hostile)) {
+  test(`an archive with ${what} does not go in (T37, T56)`, async () => {
+    await assert.rejects(run({ sandbox: { runtime }, archive: archive(...entries), commands: ["echo never"] }), InvalidError);
+  });
+}
+
+test("an archive that is a bomb does not go in, and a directory that became one does not come out (T37)", async () => {
+  const bomb = Readable.from((function* () {
+    yield entry({ name: "bomb", size: 2 ** 32 }).subarray(0, 512);
+    for (let zeros = Buffer.alloc(1 << 20), i = 0; i < 1_100; i++) {
+      yield zeros;
+    }
+  })()).pipe(createGzip({ level: 1 }));
+  await assert.rejects(run({ sandbox: { runtime }, archive: bomb, commands: ["echo never"] }), TooLargeError);
+  const to = join(tempDir(), "to");
+  await assert.rejects(run({ sandbox: { runtime }, out: to, commands: ["truncate -s 4G bomb"] }), TooLargeError);
+  assert.equal(existsSync(to), false);
+});
+
+test("what commands made to lead out is not written here (T57)", async () => {
+  const dir = tempDir();
+  mkdirSync(join(dir, "to"));
+  writeFileSync(join(dir, "mine"), "mine");
+  const request = run({
+    sandbox: { runtime }, in: join(dir, "to"), out: join(dir, "to"),
+    commands: ["ln -s ../mine up; ln -s /etc/passwd abs; ln -s good inner; echo good >good; mkfifo pipe; chmod 6755 good"],
+  });
+  await assert.rejects(request, (err) => err instanceof NotSupportedError && /"up" is a link that leads out/.test(err.message));
+  assert.deepEqual(readdirSync(join(dir, "to")).sort(), ["good", "inner"]);
+  assert.equal(statSync(join(dir, "to", "good")).mode & 0o7777, 0o755);
+  assert.equal(readFileSync(join(dir, "mine"), "utf8"), "mine");
+});
+
+test("an archive in a lying daemon's reply writes nothing outside (T57)", async () => {
+  const dir = tempDir();
+  const lies = archive({ name: "../evil", data: "x" }, { name: join(dir, "evil"), data: "x" }, { name: "l", flag: "2", target: ".." }, { name: "l/evil", data: "x" }, { name: "good", data: "x" });
+  const { url } = new Impostor((request, response) => {
+    request.resume();
+    response.end(JSON.stringify({ results: [], changes: [], archive: gzipSync(lies).toString("base64"), patch: null }));
+  });
+  await assert.rejects(run({ commands: ["true"], out: join(dir, "to") }, { url }), NotSupportedError);
+  assert.deepEqual([readdirSync(dir), readdirSync(join(dir, "to")).sort()], [["to"], ["good", "l"]]);
+  assert.equal(statSync(join(dir, "to", "l")).isDirectory(), true);
+});
+
+test("a reply to a run that makes no sense is an error", async () => {
+  let reply = "";
+  const { url } = new Impostor((request, response) => {
+    request.resume();
+    response.end(reply);
+  });
+  const one = '{"command":"x","attempts":1,"pid":1,"exit_code":0,"stdout":"","stderr":"","truncated":false,"timed_out":false,"duration_ms":1}';
+  for (reply of ["", "null", "[]", "{}", '{"results": [3]}', '{"results": [null]}', '{"results": [], "changes": [{}], "archive": null, "patch": null}',
+    `{"results": [${one}], "changes": {}, "archive": null}`, `{"results": [${one}], "archive": 7}`,
+    `{"results": [${one}], "archive": "${Buffer.from("nothing").toString("base64")}"}`, `{"results": [${one}], "archive": "${gzipSync("no tar".repeat(500)).toString("base64")}"}`]) {
+    await assert.rejects(run({ commands: ["true"], out: join(tempDir(), "to") }, { url }), UnavailableError, reply);
+  }
+});
+
+test("a hundred runs at once, by one client", async () => {
+  let open = 0, most = 0;
+  const { url } = new Impostor((request, response) => {
+    most = Math.max(most, ++open);
+    let sent = "";
+    request.on("data", (data) => {
+      sent += String(data);
+    });
+    request.on("end", () => setTimeout(() => {
+      open--;
+      const said = Buffer.from((JSON.parse(sent) as { commands: string[] }).commands[0] ?? "").toString("base64");
+      response.end(JSON.stringify({ results: [{ command: "x", attempts: 1, pid: 1, exit_code: 0, stdout: said, stderr: "", truncated: false, timed_out: false, duration_ms: 1 }], changes: null, archive: null, patch: null }));
+    }, 5));
+  });
+  const runs = await runParallel(Array.from({ length: 100 }, (_, i) => ({ commands: [`run ${i}`] })), { url, concurrency: 20 });
+  assert.deepEqual(runs.map((one) => (one.status === "fulfilled" ? one.value.results[0]?.stdout : one.reason)), Array.from({ length: 100 }, (_, i) => `run ${i}`));
+  assert.ok(most <= 20, `${most} at once`);
 });
 
 test("over the network a key is needed, and sees its owner's sandboxes alone", async () => {
