@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import socket
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from socketserver import ThreadingMixIn, UnixStreamServer
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 #: What a handler returns: a status, headers and a body.
@@ -32,17 +33,32 @@ def events(*pairs: tuple[str, Any]) -> bytes:
     return b"".join(f"event: {name}\nid: 1\ndata: {json.dumps(data)}\n\n".encode() for name, data in pairs)
 
 
-class Daemon(ThreadingMixIn, UnixStreamServer):
-    """Asks ``reply`` for what to answer, and remembers what it was asked."""
+class Daemon(ThreadingMixIn, TCPServer):
+    """Asks ``reply`` for what to answer, and remembers what it was asked. What is answered
+    by None hangs, and what has the header ``cut`` hangs in its middle, until ``die``."""
 
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 256
+    allow_reuse_address = True
 
-    def __init__(self, path: str, reply: Callable[[str, str], Answer]) -> None:
+    def __init__(self, path: str, reply: Callable[[str, str], Answer | None]) -> None:
         self.reply = reply
         self.asked: list[str] = []
-        self.url = "unix://" + path
-        super().__init__(path, _Handler)
+        self.dying = threading.Event()
+        self.hanging = threading.Semaphore(0)
+        self.address_family = socket.AF_UNIX if path else socket.AF_INET
+        super().__init__(path or ("127.0.0.1", 0), _Handler)  # type: ignore[arg-type]
+        self.url = "unix://" + path if path else f"http://127.0.0.1:{self.server_address[1]}"
+
+    def hung(self, calls: int) -> None:
+        """Waits until so many calls hang."""
+        for n in range(calls):
+            assert self.hanging.acquire(timeout=30), f"only {n} calls arrived: {self.asked}"
+
+    def die(self) -> None:
+        """Ends every connection and takes no other."""
+        self.socket.close()
+        self.dying.set()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -50,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: Daemon
 
     def address_string(self) -> str:
-        return "unix"
+        return "somewhere"
 
     def log_message(self, *_: object) -> None:
         pass
@@ -58,17 +74,31 @@ class _Handler(BaseHTTPRequestHandler):
     def _any(self) -> None:
         path = self.path.split("?")[0]
         self.server.asked.append(f"{self.command} {path}")
-        status, headers, body = self.server.reply(self.command, path)
+        answered = self.server.reply(self.command, path)
+        if answered is None:
+            self._hang()
+            return
+        status, headers, body = answered
+        headers = dict(headers)
         if headers.pop("early", None) is None:
             self._receive()
         else:
             self.close_connection = True
+        cut = headers.pop("cut", None) is not None
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header(*(("Transfer-Encoding", "chunked") if cut else ("Content-Length", str(len(body)))))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(body), body) if cut else body)
+        if cut:
+            self._hang()
+
+    def _hang(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+        self.server.hanging.release()
+        self.server.dying.wait(60)
 
     def _receive(self) -> None:
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -81,47 +111,33 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def fake(tmp_path: Path, reply: Callable[[str, str], Answer]) -> Iterator[Daemon]:
-    """Gives a daemon that answers as reply says."""
-    with Daemon(str(tmp_path / "fake.sock"), reply) as daemon:
-        thread = threading.Thread(target=daemon.serve_forever, args=(0.05,))
+def fake(tmp_path: Path | None, reply: Callable[[str, str], Answer | None]) -> Iterator[Daemon]:
+    """Gives a daemon that answers as reply says: at a socket in a directory, or without one
+    at a port of the loopback."""
+    with Daemon(str(tmp_path / "fake.sock") if tmp_path else "", reply) as daemon:
+        thread = threading.Thread(target=_serve, args=(daemon,))
         thread.start()
         try:
             yield daemon
         finally:
+            daemon.dying.set()
             daemon.shutdown()
             thread.join()
 
 
-@contextmanager
-def silent(tmp_path: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Gives the address of a daemon that takes everything and says nothing, and what ends
-    it, together with all of its connections."""
-    path = str(tmp_path / "silent.sock")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
-        listener.listen(128)
-        taken: list[socket.socket] = []
+def _serve(daemon: Daemon) -> None:
+    try:
+        daemon.serve_forever(0.05)
+    except (OSError, ValueError):
+        assert daemon.dying.wait(5)  # its socket was closed
 
-        def accept() -> None:
-            while True:
-                try:
-                    taken.append(listener.accept()[0])
-                except OSError:
-                    return
 
-        def end() -> None:
-            listener.shutdown(socket.SHUT_RDWR)
-            for connection in taken:
-                connection.close()
-
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield "unix://" + path, end
-        finally:
-            try:
-                end()
-            except OSError:
-                pass
-            thread.join()
+async def settle(value: Any) -> Any:
+    """Waits for what a call of either half returns, and takes the first of what it yields."""
+    if inspect.isawaitable(value):
+        value = await value
+    if hasattr(value, "__anext__"):
+        value = await value.__anext__()
+    elif hasattr(value, "__next__"):
+        value = next(value)
+    return value

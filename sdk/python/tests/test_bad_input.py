@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake import Answer, answer, events, fake, frame
+from fake import Answer, answer, events, fake, frame, settle
 
 from cove import (
     AsyncCove,
@@ -35,17 +35,6 @@ from cove import (
 )
 
 BOX = {"id": "box", "state": "running", "runtime": "moon"}
-
-
-async def settle(value: Any) -> Any:
-    """Waits for what a call of either half returns, and takes the first of what it yields."""
-    if inspect.isawaitable(value):
-        value = await value
-    if hasattr(value, "__anext__"):
-        value = await value.__anext__()
-    elif hasattr(value, "__next__"):
-        value = next(value)
-    return value
 
 
 async def complain(error: type[Exception], call: Callable[..., Any], *arguments: Any) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-import threading
 
 import pytest
 
@@ -224,23 +223,3 @@ def test_a_broken_archive_is_an_error(tmp_path):
     for broken in (whole[:2000], b"no tar at all" * 100):
         with pytest.raises(UnavailableError):
             unpack(io.BytesIO(broken), str(tmp_path))
-
-
-def test_threads_write_and_read_at_the_same_time(box: Sandbox):
-    errors: list[BaseException] = []
-
-    def work(n: int) -> None:
-        try:
-            box.files.write(f"/tmp/t/{n}", str(n))
-            assert box.files.read(f"/tmp/t/{n}") == str(n)
-            assert box.commands.run(["echo", str(n)]).stdout == f"{n}\n"
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(100)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not errors and not any(t.is_alive() for t in threads)
-    assert len(box.files.list("/tmp/t")) == 100

@@ -274,39 +274,6 @@ def test_a_cancelled_task_ends_its_command_and_not_the_sandbox():
     asyncio.run(main())
 
 
-def test_a_daemon_that_dies_in_the_middle_is_an_error_at_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("COVE_STATE_DIR", str(tmp_path / "s"))
-    monkeypatch.setenv("COVE_DATA_DIR", str(tmp_path / "d"))
-    sandbox = Sandbox(runtime=RUNTIME).start()
-    died = [0.0]
-
-    def kill(text: str = "") -> None:
-        died[0] = time.monotonic()
-        end_daemon(str(tmp_path / "s"), signal.SIGKILL)
-
-    try:
-        with pytest.raises(UnavailableError) as error:
-            sandbox.commands.run("echo x; exec sleep 60", on_stdout=kill)
-        assert time.monotonic() - died[0] < 2 and error.value.hint
-        # The next one starts a daemon again, which finds the sandbox.
-        assert sandbox.commands.run("echo back").stdout == "back\n"
-        for run in (
-            lambda: sandbox.commands.run("sleep 60"),
-            lambda: list(sandbox.events()),
-            lambda: list(sandbox.watch_stats()),
-        ):
-            sandbox.is_running()
-            timer = threading.Timer(0.5, kill)
-            timer.start()
-            with pytest.raises(UnavailableError):
-                run()
-            assert time.monotonic() - died[0] < 2
-            timer.join()
-        sandbox.kill()
-    finally:
-        end_daemon(str(tmp_path / "s"))
-
-
 def test_many_processes_that_find_no_daemon_start_one(tmp_path):
     environment = {**os.environ, "COVE_STATE_DIR": str(tmp_path / "s"), "COVE_DATA_DIR": str(tmp_path / "d")}
     command = [sys.executable, "-c", "from cove import Sandbox; print(len(Sandbox.list()))"]

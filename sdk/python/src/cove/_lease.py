@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,11 +55,15 @@ class Keeper:
         self._leases: dict[str, Lease] = {}
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
+        self._registered = False
 
     def add(self, lease: Lease) -> None:
         """Keeps a sandbox alive from now on."""
         with self._lock:
             self._leases[lease.id] = lease
+            if not self._registered:
+                self._registered = True
+                _at_exit_of_a_worker(self.end)
             if lease.renews and self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="cove-lease", daemon=True)
                 self._thread.start()
@@ -111,6 +117,13 @@ class Keeper:
             except Exception:  # noqa: BLE001, S110 - the interpreter is ending, and the lease too
                 pass
             connection.close()
+
+
+def _at_exit_of_a_worker(end: Callable[[], None]) -> None:
+    # Processes of multiprocessing end without what atexit knows; this is what they do run.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.Finalize(None, end, exitpriority=10)
 
 
 def _path(lease: Lease) -> str:

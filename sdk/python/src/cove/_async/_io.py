@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import InvalidError
@@ -27,6 +27,24 @@ def current() -> asyncio.AbstractEventLoop:
         raise InvalidError("no asyncio event loop runs here", hint=hint) from None
 
 
+def here() -> asyncio.AbstractEventLoop:
+    """Returns what a stream belongs to: its event loop."""
+    return current()
+
+
+def stay(home: asyncio.AbstractEventLoop) -> None:
+    """Raises an error where a stream is used that belongs elsewhere: its connection is read
+    by another loop, which may never run again."""
+    if current() is not home:
+        hint = "read a stream in the event loop that it was begun in, or begin another"
+        raise InvalidError("the stream belongs to another event loop", hint=hint)
+
+
+def left(home: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is not where a stream belongs, so that it can't be closed here."""
+    return current() is not home
+
+
 class AsyncClients:
     """HTTP clients: one for each event loop of each process, since connections are bound to
     their loop and must not be shared with a forked child."""
@@ -34,30 +52,52 @@ class AsyncClients:
     def __init__(self, make: Callable[[], httpx.AsyncClient]) -> None:
         self._make = make
         self._pid = os.getpid()
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient]
-        self._clients = weakref.WeakKeyDictionary()
+        self._open: dict[asyncio.AbstractEventLoop, _Open] = {}
         self._abandoned: list[object] = []
 
     def get(self) -> httpx.AsyncClient:
         """Returns the client to use here."""
         if self._pid != os.getpid():
             # Kept, not closed: the connections are the parent's.
-            self._abandoned.append(self._clients)
-            self._clients = weakref.WeakKeyDictionary()
+            self._abandoned.append(self._open)
+            self._open = {}
             self._pid = os.getpid()
         loop = current()
-        client = self._clients.get(loop)
-        if client is None:
-            client = self._clients[loop] = self._make()
-        return client
+        found = self._open.get(loop)
+        if found is None:
+            for other in list(self._open):
+                if other.is_closed():
+                    self._open.pop(other, None)
+            found = self._open[loop] = _Open(self._make())
+        return found.client
 
     async def close(self) -> None:
         """Closes this loop's connections."""
         if self._pid != os.getpid():
             return
-        client = self._clients.pop(asyncio.get_running_loop(), None)
-        if client is not None:
-            await client.aclose()
+        found = self._open.pop(asyncio.get_running_loop(), None)
+        if found is not None:
+            await found.guard.aclose()
+
+
+class _Open:
+    """A client that is closed with its event loop. asyncio.run, and whoever else ends a loop
+    in order, closes the generators that were begun in it."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self.client = client
+        self.guard = _guard(client)
+        try:
+            self.guard.__anext__().send(None)
+        except StopIteration:
+            return  # it has begun, without having waited for anything
+
+
+async def _guard(client: httpx.AsyncClient) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await client.aclose()
 
 
 class AsyncLock:

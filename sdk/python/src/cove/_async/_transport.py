@@ -15,7 +15,7 @@ from .._lease import tls
 from .._model import nonsense
 from .._version import __version__
 from ..errors import CoveError, InvalidError, TimedOutError, UnavailableError, from_body, from_status
-from ._io import AsyncClients, in_thread
+from ._io import AsyncClients, here, in_thread, left, stay
 
 if TYPE_CHECKING:
     import ssl
@@ -168,17 +168,18 @@ class AsyncTransport:
         """Gives a reply whose body comes bit by bit. Leaving closes the connection."""
         request = self._request(method, path, params, json, None, {"Accept": accept}, read)
         response = await self._send(request, stream=True)
+        reply = AsyncReply(response)
         try:
             if response.status_code >= 300:
                 body = b""
-                async for piece in AsyncReply(response):
+                async for piece in reply:
                     body += piece
                     if len(body) > _MAX_ERROR:
                         break
                 raise _error(response, body)
-            yield AsyncReply(response)
+            yield reply
         finally:
-            await response.aclose()
+            await reply.close()
 
     async def frames(self, method: str, path: str, *, whole: bool = True, **options: Any) -> AsyncIterator[Frame]:
         """Yields frames. With whole, they have to end with an exit."""
@@ -233,21 +234,29 @@ def decoded(response: httpx.Response) -> Any:
 
 
 class AsyncReply:
-    """The body of a reply, as it comes."""
+    """The body of a reply, as it comes. It belongs to where it was made."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
+        self._home = here()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         import httpx
 
+        stay(self._home)
         try:
             async for piece in self._response.aiter_raw():
                 yield piece
+                stay(self._home)
         except httpx.TimeoutException as error:
             raise _slow(error) from error
         except httpx.HTTPError as error:
             raise _broken(error) from error
+
+    async def close(self) -> None:
+        """Closes the connection, if that can be done here."""
+        if not left(self._home):
+            await self._response.aclose()
 
 
 def _event(name: str, data: str) -> Any:

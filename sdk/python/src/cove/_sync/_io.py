@@ -15,6 +15,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
+def here() -> object:
+    """Returns what a stream belongs to: nothing, threads may share it."""
+    return None
+
+
+def stay(home: object) -> None:
+    """Does nothing."""
+
+
+def left(home: object) -> bool:
+    """Whether this is not where a stream belongs."""
+    return False
+
+
 class Clients:
     """HTTP clients: one for each process, since connections must not be shared with a
     forked child."""
