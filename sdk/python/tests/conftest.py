@@ -35,6 +35,14 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def remove_all() -> None:
+    """Removes the sandboxes that failed tests, and daemons that were killed, have left."""
+    from cove import Sandbox
+
+    for info in Sandbox.list():
+        Sandbox.kill(info.id)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def daemon() -> Iterator[str]:
     """The state directory of the daemon that tests share."""
@@ -44,6 +52,7 @@ def daemon() -> Iterator[str]:
     for name in ("COVE_URL", "COVE_API_KEY"):
         os.environ.pop(name, None)
     yield state
+    remove_all()
     end_daemon(state)
     shutil.rmtree(directory, ignore_errors=True)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RUNTIME, end_daemon
+from conftest import RUNTIME, end_daemon, remove_all
 from fake import Answer, Daemon, answer, events, fake, frame, settle
 
 from cove import (
@@ -182,6 +182,7 @@ def mortal(tmp_path: Path, monkeypatch) -> Any:
     monkeypatch.setenv("COVE_STATE_DIR", str(tmp_path / "s"))
     monkeypatch.setenv("COVE_DATA_DIR", str(tmp_path / "d"))
     yield str(tmp_path / "s")
+    remove_all()
     end_daemon(str(tmp_path / "s"))
 
 
