@@ -1,4 +1,5 @@
 import { definitions, type ToolArguments } from "./_generated/tools.js";
+import { checkOptions, texts } from "./check.js";
 import { InvalidError } from "./errors.js";
 
 /** What the tools are called. */
@@ -57,6 +58,7 @@ export interface ToolChoice<N extends ToolName = ToolName> {
 
 /** What the tools are, in the order in which they are shown. */
 export function toolDefinitions(choice: ToolChoice = {}): ToolDefinition[] {
+  checkOptions("tools", choice, { only: texts });
   const { only } = choice;
   const unknown = only?.find((name) => !definitions.some((tool) => tool.name === name));
   if (unknown !== undefined) {

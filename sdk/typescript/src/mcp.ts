@@ -4,8 +4,9 @@
  *
  * @packageDocumentation
  */
+import { amount, checkOptions, flag, text, texts, type Shape } from "./check.js";
 import { findProgram, locate } from "./daemon.js";
-import { InvalidError, NotSupportedError } from "./errors.js";
+import { NotSupportedError } from "./errors.js";
 import type { ConnectionOptions } from "./transport.js";
 
 /** What the sandbox of a session is, and which daemon makes it. See docs/mcp.md. */
@@ -43,6 +44,7 @@ export interface HTTPServer {
 }
 
 const flags = ["runtime", "image", "memory", "cpus", "user", "workdir", "network", "name", "sandbox"] as const;
+const shape: Shape = { ...Object.fromEntries(flags.map((name) => [name, text])), cpus: amount, allow: texts, all: flag, url: text, apiKey: text, bin: text, ca: text };
 /** What the program needs of this one's environment to find the same daemon. */
 const kept = ["COVE_STATE_DIR", "COVE_DATA_DIR", "COVE_BIN", "XDG_RUNTIME_DIR", "XDG_DATA_HOME", "HOME", "PATH", "DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINERD_ADDRESS"];
 
@@ -79,16 +81,12 @@ export function mcpAddress(options: MCPOptions = {}): HTTPServer {
 }
 
 function parameters(options: MCPOptions): [string, string][] {
+  checkOptions("mcp", options, shape);
   const out: [string, string][] = [];
   for (const name of flags) {
-    const value: unknown = options[name];
-    if (value === undefined) {
-      continue;
+    if (options[name] !== undefined) {
+      out.push([name, String(options[name])]);
     }
-    if (typeof value !== "string" && !(name === "cpus" && typeof value === "number")) {
-      throw new InvalidError(`mcp: ${name} is ${typeof value}, not ${name === "cpus" ? "a number" : "a string"}`, { hint: "see docs/mcp.md" });
-    }
-    out.push([name, String(value)]);
   }
   if (options.allow !== undefined && options.allow.length > 0) {
     out.push(["allow", options.allow.join(",")]);

@@ -159,7 +159,7 @@ export class Transport {
   }
 
   async #attempt(call: Call): Promise<http.IncomingMessage> {
-    const data = call.json === undefined ? call.body : Buffer.from(JSON.stringify(call.json));
+    const data = call.json === undefined ? call.body : encode(call);
     const asks = data !== undefined && (!(data instanceof Uint8Array) || data.length > smallBody);
     const headers: Record<string, string> = { ...call.headers };
     if (data !== undefined) {
@@ -235,6 +235,14 @@ export class Transport {
       hint: "check that it runs (cove serve) and that the address is right",
       cause: err.cause,
     });
+  }
+}
+
+function encode(call: Call): Uint8Array {
+  try {
+    return Buffer.from(JSON.stringify(call.json));
+  } catch (err) {
+    throw new InvalidError(`${call.op}: what to send is not JSON: ${messageOf(err)}`, { hint: "leave out functions, bigints, and objects that hold themselves" });
   }
 }
 

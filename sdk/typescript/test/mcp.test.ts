@@ -87,5 +87,6 @@ test("a server is told as clients want it", () => {
   assert.throws(() => mcpAddress({ url: "unix:///run/cove.sock" }), NotSupportedError);
   assert.throws(() => mcpServer({ ca: "x" }), NotSupportedError);
   assert.throws(() => mcpServer({ bin: "/nonexistent" }), UnavailableError);
+  assert.throws(() => mcpServer({ allow: "pip" as unknown as string[] }), InvalidError);
   assert.throws(() => mcpServer({ image: 7 as unknown as string }), InvalidError);
 });

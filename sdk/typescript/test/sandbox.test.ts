@@ -197,6 +197,16 @@ http.server.HTTPServer(('127.0.0.1', 8123), H).serve_forever()"`;
   await handle.kill();
 });
 
+test("a hundred calls at once, to several sandboxes by one client, do not mix", async () => {
+  const cove = new Cove();
+  const boxes = await Promise.all([1, 2, 3, 4].map(() => cove.create({ runtime })));
+  await Promise.all(boxes.map((box, i) => box.files.write("who", `box ${i}`)));
+  const results = await Promise.all(Array.from({ length: 100 }, (_, i) => boxes[i % 4]?.commands.run(`echo "$(cat who), call ${i}"`)));
+  assert.deepEqual(results.map((result) => result?.stdout), results.map((_, i) => `box ${i % 4}, call ${i}\n`));
+  await Promise.all(boxes.map((box) => box.kill()));
+  cove.close();
+});
+
 test("what the daemon is", async () => {
   const cove = new Cove();
   assert.equal((await cove.version()).api, "v1");

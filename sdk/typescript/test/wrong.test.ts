@@ -87,6 +87,8 @@ const wrong: Record<string, (w: World) => unknown> = {
   "an interval of 0": ({ sandbox }) => sandbox.watchStats({ intervalMs: 0 }),
   "a network's rules that are a string": ({ sandbox }) => sandbox.network.set({ allow: "pip" }),
   "a tool's arguments that are nothing": ({ sandbox }) => sandbox.tools.call("shell"),
+  "a tool's arguments with a bigint": ({ sandbox }) => sandbox.tools.call("shell", { command: "true", timeout: 1n }),
+  "a choice of tools that is a string": ({ sandbox }) => sandbox.tools.schemas("openai", { only: "shell" }),
   "commands of a run that are a string": ({ url }) => run({ commands: "make" as Anything }, { url }),
   "a run that is a list": ({ url }) => run(["make"] as Anything, { url }),
   "a command of a run that is a number": ({ url }) => run({ commands: [7 as Anything] }, { url }),
