@@ -23,6 +23,7 @@ import (
 	"github.com/covehq/cove/guest/flow"
 	"github.com/covehq/cove/guest/outward"
 	"github.com/covehq/cove/guest/process"
+	"github.com/covehq/cove/guest/rpc"
 	"github.com/covehq/cove/guest/watch"
 	"github.com/covehq/cove/guest/wire"
 	"github.com/covehq/cove/guest/wire/gen/filesystem/filesystemconnect"
@@ -180,11 +181,9 @@ func (a *Agent) routes() http.Handler {
 		connect.WithReadMaxBytes(maxRequest),
 		connect.WithCompressMinBytes(compressible),
 	)
-	processes := process.NewService(a.table, a.book)
-	mux.Handle(processconnect.NewProcessHandler(processes, options))
-	mux.Handle(guestconnect.NewGuestHandler(processes, options))
+	a.routeProcesses(mux, process.NewService(a.table, a.book), options)
 	files := file.New(a.book)
-	mux.Handle(filesystemconnect.NewFilesystemHandler(filesystem{files, a.watchers}, options))
+	a.routeFiles(mux, files, options)
 	mux.HandleFunc("GET /files", reply(files.Download))
 	mux.HandleFunc("POST /files", reply(files.Upload))
 	mux.HandleFunc("GET /cove/archive", reply(files.Archive))
@@ -201,16 +200,31 @@ func (a *Agent) routes() http.Handler {
 	return withoutZeroTimeout(withLazyFlush(mux))
 }
 
-// filesystem is the two services of files as the one that the wire has.
-type filesystem struct {
-	*fileService
-	*watchService
+// routeProcesses serves process.Process and cove.guest.Guest.
+func (a *Agent) routeProcesses(mux *http.ServeMux, s *process.Service, options connect.HandlerOption) {
+	mux.Handle(rpc.Unary(processconnect.ProcessListProcedure, s.List, options))
+	mux.Handle(rpc.Outputs(processconnect.ProcessConnectProcedure, s.Connect, options))
+	mux.Handle(rpc.Outputs(processconnect.ProcessStartProcedure, s.Start, options))
+	mux.Handle(rpc.Unary(processconnect.ProcessUpdateProcedure, s.Update, options))
+	mux.Handle(rpc.Inputs(processconnect.ProcessStreamInputProcedure, s.StreamInput, options))
+	mux.Handle(rpc.Unary(processconnect.ProcessSendInputProcedure, s.SendInput, options))
+	mux.Handle(rpc.Unary(processconnect.ProcessSendSignalProcedure, s.SendSignal, options))
+	mux.Handle(rpc.Unary(processconnect.ProcessCloseStdinProcedure, s.CloseStdin, options))
+	mux.Handle(rpc.Unary(guestconnect.GuestKillTreeProcedure, s.KillTree, options))
 }
 
-type (
-	fileService  = file.Service
-	watchService = watch.Service
-)
+// routeFiles serves filesystem.Filesystem.
+func (a *Agent) routeFiles(mux *http.ServeMux, files *file.Service, options connect.HandlerOption) {
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemStatProcedure, files.Stat, options))
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemMakeDirProcedure, files.MakeDir, options))
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemMoveProcedure, files.Move, options))
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemListDirProcedure, files.ListDir, options))
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemRemoveProcedure, files.Remove, options))
+	mux.Handle(rpc.Outputs(filesystemconnect.FilesystemWatchDirProcedure, a.watchers.WatchDir, options))
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemCreateWatcherProcedure, a.watchers.CreateWatcher, options))
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemGetWatcherEventsProcedure, a.watchers.GetWatcherEvents, options))
+	mux.Handle(rpc.Unary(filesystemconnect.FilesystemRemoveWatcherProcedure, a.watchers.RemoveWatcher, options))
+}
 
 const (
 	// maxRequest bounds one message to the agent.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/covehq/cove/guest"
 	"github.com/covehq/cove/guest/dial"
@@ -57,6 +58,31 @@ func eachForeign(t *testing.T, test func(t *testing.T, c foreign)) {
 				})
 			})
 		}
+	}
+}
+
+func TestEveryMethodOfTheWireIsServed(t *testing.T) {
+	client := httpClient(newAgent(t, guest.Options{}), false)
+	defer client.CloseIdleConnections()
+	methods := 0
+	for _, file := range []protoreflect.FileDescriptor{process.File_process_process_proto, guestwire.File_guest_guest_proto, filesystem.File_filesystem_filesystem_proto} {
+		for i := range file.Services().Len() {
+			service := file.Services().Get(i)
+			for j := range service.Methods().Len() {
+				path := fmt.Sprintf("/%s/%s", service.FullName(), service.Methods().Get(j).Name())
+				reply, err := client.Post("http://guest"+path, "application/nothing", nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				reply.Body.Close()
+				if methods++; reply.StatusCode != http.StatusUnsupportedMediaType {
+					t.Errorf("%s answers %d to a body of no known kind, want 415", path, reply.StatusCode)
+				}
+			}
+		}
+	}
+	if methods != 18 {
+		t.Errorf("there are %d methods, want 18", methods)
 	}
 }
 

@@ -16,8 +16,6 @@ import (
 	"strings"
 	"syscall"
 
-	"connectrpc.com/connect"
-
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/account"
 	"github.com/covehq/cove/guest/disk"
@@ -56,8 +54,8 @@ func at(a account.Account, path string) (Place, error) {
 }
 
 // Stat describes a file.
-func (s *Service) Stat(_ context.Context, request *connect.Request[wire.StatRequest]) (*connect.Response[wire.StatResponse], error) {
-	place, err := At(s.book, request.Header(), request.Msg.Path)
+func (s *Service) Stat(_ context.Context, header http.Header, request *wire.StatRequest) (*wire.StatResponse, error) {
+	place, err := At(s.book, header, request.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -65,12 +63,12 @@ func (s *Service) Stat(_ context.Context, request *connect.Request[wire.StatRequ
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.StatResponse{Entry: entry}), nil
+	return &wire.StatResponse{Entry: entry}, nil
 }
 
 // MakeDir makes a directory and its parents.
-func (s *Service) MakeDir(_ context.Context, request *connect.Request[wire.MakeDirRequest]) (*connect.Response[wire.MakeDirResponse], error) {
-	place, err := At(s.book, request.Header(), request.Msg.Path)
+func (s *Service) MakeDir(_ context.Context, header http.Header, request *wire.MakeDirRequest) (*wire.MakeDirResponse, error) {
+	place, err := At(s.book, header, request.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -87,16 +85,16 @@ func (s *Service) MakeDir(_ context.Context, request *connect.Request[wire.MakeD
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.MakeDirResponse{Entry: entry}), nil
+	return &wire.MakeDirResponse{Entry: entry}, nil
 }
 
 // Move renames a file or directory and makes the parents of its new place.
-func (s *Service) Move(_ context.Context, request *connect.Request[wire.MoveRequest]) (*connect.Response[wire.MoveResponse], error) {
-	from, err := At(s.book, request.Header(), request.Msg.Source)
+func (s *Service) Move(_ context.Context, header http.Header, request *wire.MoveRequest) (*wire.MoveResponse, error) {
+	from, err := At(s.book, header, request.Source)
 	if err != nil {
 		return nil, err
 	}
-	to, err := at(from.Account, request.Msg.Destination)
+	to, err := at(from.Account, request.Destination)
 	if err != nil {
 		return nil, err
 	}
@@ -116,12 +114,12 @@ func (s *Service) Move(_ context.Context, request *connect.Request[wire.MoveRequ
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.MoveResponse{Entry: entry}), nil
+	return &wire.MoveResponse{Entry: entry}, nil
 }
 
 // Remove removes a file, or a directory with everything in it.
-func (s *Service) Remove(_ context.Context, request *connect.Request[wire.RemoveRequest]) (*connect.Response[wire.RemoveResponse], error) {
-	place, err := At(s.book, request.Header(), request.Msg.Path)
+func (s *Service) Remove(_ context.Context, header http.Header, request *wire.RemoveRequest) (*wire.RemoveResponse, error) {
+	place, err := At(s.book, header, request.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +129,7 @@ func (s *Service) Remove(_ context.Context, request *connect.Request[wire.Remove
 	if err := s.book.As(place.Account, func() error { return remove(place.Path) }); err != nil {
 		return nil, Failure(place.Path, err)
 	}
-	return connect.NewResponse(&wire.RemoveResponse{}), nil
+	return &wire.RemoveResponse{}, nil
 }
 
 // remove removes all of a path. Of a file that is mounted, gVisor says that it is no
@@ -148,17 +146,17 @@ func remove(path string) error {
 }
 
 // ListDir lists what is below a directory.
-func (s *Service) ListDir(_ context.Context, request *connect.Request[wire.ListDirRequest]) (*connect.Response[wire.ListDirResponse], error) {
-	place, err := At(s.book, request.Header(), request.Msg.Path)
+func (s *Service) ListDir(_ context.Context, header http.Header, request *wire.ListDirRequest) (*wire.ListDirResponse, error) {
+	place, err := At(s.book, header, request.Path)
 	if err != nil {
 		return nil, err
 	}
 	l := &listing{namer: s.book}
-	err = s.book.As(place.Account, func() error { return l.read(place.Path, max(request.Msg.Depth, 1)) })
+	err = s.book.As(place.Account, func() error { return l.read(place.Path, max(request.Depth, 1)) })
 	if err != nil {
 		return nil, Failure(place.Path, err)
 	}
-	return connect.NewResponse(&wire.ListDirResponse{Entries: l.entries}), nil
+	return &wire.ListDirResponse{Entries: l.entries}, nil
 }
 
 // describe returns the entry of what is at a place.

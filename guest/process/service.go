@@ -32,12 +32,12 @@ func NewService(table *Table, book *account.Book) *Service {
 
 // Start starts a process and streams what it does. The Connect timeout is the process's
 // life limit; the end of the stream is not its end, unless the request says so.
-func (s *Service) Start(ctx context.Context, request *connect.Request[wire.StartRequest], reply *connect.ServerStream[wire.StartResponse]) error {
-	a, err := s.book.Of(request.Header())
+func (s *Service) Start(ctx context.Context, header http.Header, request *wire.StartRequest, send func(*wire.StartResponse) error) error {
+	a, err := s.book.Of(header)
 	if err != nil {
 		return err
 	}
-	command, err := commandOf(request.Msg, a, s.book.Defaults())
+	command, err := commandOf(request, a, s.book.Defaults())
 	if err != nil {
 		return err
 	}
@@ -53,9 +53,9 @@ func (s *Service) Start(ctx context.Context, request *connect.Request[wire.Start
 	message := &wire.StartResponse{}
 	r := relay{process: p, reader: reader, buffers: &s.buffers, send: func(e *wire.ProcessEvent) error {
 		message.Event = e
-		return reply.Send(message)
+		return send(message)
 	}}
-	err = r.run(ctx, request.Header())
+	err = r.run(ctx, header)
 	if err == nil {
 		return nil
 	}
@@ -63,34 +63,34 @@ func (s *Service) Start(ctx context.Context, request *connect.Request[wire.Start
 		<-p.Exited() // the limit of its life is the stream's too
 		return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the process was killed at its time limit"))
 	}
-	if request.Msg.KillOnDisconnect {
+	if request.KillOnDisconnect {
 		_, _ = p.KillTree() // nobody is there to be told
 	}
 	return err
 }
 
 // Connect streams what a process does from now on, or from the offsets in the request.
-func (s *Service) Connect(ctx context.Context, request *connect.Request[wire.ConnectRequest], reply *connect.ServerStream[wire.ConnectResponse]) error {
-	p, err := s.find(request.Msg.Process)
+func (s *Service) Connect(ctx context.Context, header http.Header, request *wire.ConnectRequest, send func(*wire.ConnectResponse) error) error {
+	p, err := s.find(request.Process)
 	if err != nil {
 		return err
 	}
-	reader := p.Follow(request.Msg.StdoutOffset, request.Msg.StderrOffset, !request.Msg.NoFollow)
+	reader := p.Follow(request.StdoutOffset, request.StderrOffset, !request.NoFollow)
 	defer reader.Close()
 	message := &wire.ConnectResponse{}
 	r := relay{process: p, reader: reader, buffers: &s.buffers, send: func(e *wire.ProcessEvent) error {
 		message.Event = e
-		return reply.Send(message)
+		return send(message)
 	}}
-	return r.run(ctx, request.Header())
+	return r.run(ctx, header)
 }
 
 // List lists the processes that run, and on request those that are retained too.
-func (s *Service) List(_ context.Context, request *connect.Request[wire.ListRequest]) (*connect.Response[wire.ListResponse], error) {
+func (s *Service) List(_ context.Context, _ http.Header, request *wire.ListRequest) (*wire.ListResponse, error) {
 	reply := &wire.ListResponse{}
 	for _, p := range s.table.List() {
 		end, ended := p.End()
-		if ended && !request.Msg.IncludeEnded {
+		if ended && !request.IncludeEnded {
 			continue
 		}
 		out, err := p.Written()
@@ -109,26 +109,33 @@ func (s *Service) List(_ context.Context, request *connect.Request[wire.ListRequ
 		}
 		reply.Processes = append(reply.Processes, info)
 	}
-	return connect.NewResponse(reply), nil
+	return reply, nil
 }
 
 // SendInput writes to a process's stdin or terminal.
-func (s *Service) SendInput(ctx context.Context, request *connect.Request[wire.SendInputRequest]) (*connect.Response[wire.SendInputResponse], error) {
-	p, err := s.find(request.Msg.Process)
+func (s *Service) SendInput(ctx context.Context, _ http.Header, request *wire.SendInputRequest) (*wire.SendInputResponse, error) {
+	p, err := s.find(request.Process)
 	if err != nil {
 		return nil, err
 	}
-	if err := writeInput(ctx, p, request.Msg.Input); err != nil {
+	if err := writeInput(ctx, p, request.Input); err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.SendInputResponse{}), nil
+	return &wire.SendInputResponse{}, nil
 }
 
 // StreamInput writes a stream of pieces to the process that its first message names.
-func (s *Service) StreamInput(ctx context.Context, stream *connect.ClientStream[wire.StreamInputRequest]) (*connect.Response[wire.StreamInputResponse], error) {
+func (s *Service) StreamInput(ctx context.Context, _ http.Header, receive func() (*wire.StreamInputRequest, error)) (*wire.StreamInputResponse, error) {
 	var p *Process
-	for stream.Receive() {
-		switch e := stream.Msg().Event.(type) {
+	for {
+		message, err := receive()
+		if errors.Is(err, io.EOF) {
+			return &wire.StreamInputResponse{}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		switch e := message.Event.(type) {
 		case *wire.StreamInputRequest_Start:
 			found, err := s.find(e.Start.GetProcess())
 			if err != nil {
@@ -144,10 +151,6 @@ func (s *Service) StreamInput(ctx context.Context, stream *connect.ClientStream[
 			}
 		}
 	}
-	if err := stream.Err(); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return connect.NewResponse(&wire.StreamInputResponse{}), nil
 }
 
 func writeInput(ctx context.Context, p *Process, in *wire.ProcessInput) error {
@@ -163,37 +166,37 @@ func writeInput(ctx context.Context, p *Process, in *wire.ProcessInput) error {
 }
 
 // SendSignal sends a signal to a process.
-func (s *Service) SendSignal(_ context.Context, request *connect.Request[wire.SendSignalRequest]) (*connect.Response[wire.SendSignalResponse], error) {
-	p, err := s.find(request.Msg.Process)
+func (s *Service) SendSignal(_ context.Context, _ http.Header, request *wire.SendSignalRequest) (*wire.SendSignalResponse, error) {
+	p, err := s.find(request.Process)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.Signal(syscall.Signal(request.Msg.Signal)); err != nil {
+	if err := p.Signal(syscall.Signal(request.Signal)); err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.SendSignalResponse{}), nil
+	return &wire.SendSignalResponse{}, nil
 }
 
 // CloseStdin ends a process's stdin.
-func (s *Service) CloseStdin(_ context.Context, request *connect.Request[wire.CloseStdinRequest]) (*connect.Response[wire.CloseStdinResponse], error) {
-	p, err := s.find(request.Msg.Process)
+func (s *Service) CloseStdin(_ context.Context, _ http.Header, request *wire.CloseStdinRequest) (*wire.CloseStdinResponse, error) {
+	p, err := s.find(request.Process)
 	if err != nil {
 		return nil, err
 	}
 	if err := p.CloseStdin(); err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.CloseStdinResponse{}), nil
+	return &wire.CloseStdinResponse{}, nil
 }
 
 // Update resizes a process's terminal.
-func (s *Service) Update(_ context.Context, request *connect.Request[wire.UpdateRequest]) (*connect.Response[wire.UpdateResponse], error) {
-	p, err := s.find(request.Msg.Process)
+func (s *Service) Update(_ context.Context, _ http.Header, request *wire.UpdateRequest) (*wire.UpdateResponse, error) {
+	p, err := s.find(request.Process)
 	if err != nil {
 		return nil, err
 	}
-	if request.Msg.Pty != nil {
-		size, err := sizeOf(request.Msg.Pty)
+	if request.Pty != nil {
+		size, err := sizeOf(request.Pty)
 		if err != nil {
 			return nil, err
 		}
@@ -201,12 +204,12 @@ func (s *Service) Update(_ context.Context, request *connect.Request[wire.Update
 			return nil, err
 		}
 	}
-	return connect.NewResponse(&wire.UpdateResponse{}), nil
+	return &wire.UpdateResponse{}, nil
 }
 
 // KillTree kills a process with everything that it started.
-func (s *Service) KillTree(_ context.Context, request *connect.Request[guestwire.KillTreeRequest]) (*connect.Response[guestwire.KillTreeResponse], error) {
-	p, err := s.find(request.Msg.Process)
+func (s *Service) KillTree(_ context.Context, _ http.Header, request *guestwire.KillTreeRequest) (*guestwire.KillTreeResponse, error) {
+	p, err := s.find(request.Process)
 	if err != nil {
 		return nil, err
 	}
@@ -214,7 +217,7 @@ func (s *Service) KillTree(_ context.Context, request *connect.Request[guestwire
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&guestwire.KillTreeResponse{Killed: uint32(killed)}), nil
+	return &guestwire.KillTreeResponse{Killed: uint32(killed)}, nil
 }
 
 func (s *Service) find(selector *wire.ProcessSelector) (*Process, error) {

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/account"
 	"github.com/covehq/cove/guest/file"
@@ -114,17 +112,16 @@ func (s *Service) admit() error {
 }
 
 // WatchDir streams what happens in a directory.
-func (s *Service) WatchDir(ctx context.Context, request *connect.Request[wire.WatchDirRequest], reply *connect.ServerStream[wire.WatchDirResponse]) error {
-	m := request.Msg
-	w, err := s.open(request.Header(), m.Path, m.Recursive, m.IncludeEntry, m.AllowNetworkMounts)
+func (s *Service) WatchDir(ctx context.Context, header http.Header, request *wire.WatchDirRequest, send func(*wire.WatchDirResponse) error) error {
+	w, err := s.open(header, request.Path, request.Recursive, request.IncludeEntry, request.AllowNetworkMounts)
 	if err != nil {
 		return err
 	}
 	defer s.release(w)
-	if err := reply.Send(&wire.WatchDirResponse{Event: &wire.WatchDirResponse_Start{Start: &wire.WatchDirResponse_StartEvent{}}}); err != nil {
+	if err := send(&wire.WatchDirResponse{Event: &wire.WatchDirResponse_Start{Start: &wire.WatchDirResponse_StartEvent{}}}); err != nil {
 		return err
 	}
-	interval := keepaliveOf(request.Header())
+	interval := keepaliveOf(header)
 	keepalive := time.NewTimer(interval)
 	defer keepalive.Stop()
 	for {
@@ -132,7 +129,7 @@ func (s *Service) WatchDir(ctx context.Context, request *connect.Request[wire.Wa
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-keepalive.C:
-			if err := reply.Send(&wire.WatchDirResponse{Event: &wire.WatchDirResponse_Keepalive{Keepalive: &wire.WatchDirResponse_KeepAlive{}}}); err != nil {
+			if err := send(&wire.WatchDirResponse{Event: &wire.WatchDirResponse_Keepalive{Keepalive: &wire.WatchDirResponse_KeepAlive{}}}); err != nil {
 				return err
 			}
 		case <-w.ready:
@@ -141,7 +138,7 @@ func (s *Service) WatchDir(ctx context.Context, request *connect.Request[wire.Wa
 				return err
 			}
 			for _, event := range events {
-				if err := reply.Send(&wire.WatchDirResponse{Event: &wire.WatchDirResponse_Filesystem{Filesystem: event}}); err != nil {
+				if err := send(&wire.WatchDirResponse{Event: &wire.WatchDirResponse_Filesystem{Filesystem: event}}); err != nil {
 					return err
 				}
 			}
@@ -151,9 +148,8 @@ func (s *Service) WatchDir(ctx context.Context, request *connect.Request[wire.Wa
 }
 
 // CreateWatcher begins to collect what happens in a directory.
-func (s *Service) CreateWatcher(_ context.Context, request *connect.Request[wire.CreateWatcherRequest]) (*connect.Response[wire.CreateWatcherResponse], error) {
-	m := request.Msg
-	w, err := s.open(request.Header(), m.Path, m.Recursive, m.IncludeEntry, m.AllowNetworkMounts)
+func (s *Service) CreateWatcher(_ context.Context, header http.Header, request *wire.CreateWatcherRequest) (*wire.CreateWatcherResponse, error) {
+	w, err := s.open(header, request.Path, request.Recursive, request.IncludeEntry, request.AllowNetworkMounts)
 	if err != nil {
 		return nil, err
 	}
@@ -168,38 +164,38 @@ func (s *Service) CreateWatcher(_ context.Context, request *connect.Request[wire
 		s.release(w)
 		return nil, cove.Errorf(cove.Unavailable, "", "", "the agent is stopping", "create a new sandbox")
 	}
-	return connect.NewResponse(&wire.CreateWatcherResponse{WatcherId: id}), nil
+	return &wire.CreateWatcherResponse{WatcherId: id}, nil
 }
 
 // GetWatcherEvents fetches what has happened since the last call.
-func (s *Service) GetWatcherEvents(_ context.Context, request *connect.Request[wire.GetWatcherEventsRequest]) (*connect.Response[wire.GetWatcherEventsResponse], error) {
+func (s *Service) GetWatcherEvents(_ context.Context, _ http.Header, request *wire.GetWatcherEventsRequest) (*wire.GetWatcherEventsResponse, error) {
 	s.mu.Lock()
-	w, ok := s.polled[request.Msg.WatcherId]
+	w, ok := s.polled[request.WatcherId]
 	if ok {
 		w.last = time.Now()
 	}
 	s.mu.Unlock()
 	if !ok {
-		return nil, unknown(request.Msg.WatcherId)
+		return nil, unknown(request.WatcherId)
 	}
 	events, err := w.take()
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&wire.GetWatcherEventsResponse{Events: events}), nil
+	return &wire.GetWatcherEventsResponse{Events: events}, nil
 }
 
 // RemoveWatcher ends the collecting.
-func (s *Service) RemoveWatcher(_ context.Context, request *connect.Request[wire.RemoveWatcherRequest]) (*connect.Response[wire.RemoveWatcherResponse], error) {
+func (s *Service) RemoveWatcher(_ context.Context, _ http.Header, request *wire.RemoveWatcherRequest) (*wire.RemoveWatcherResponse, error) {
 	s.mu.Lock()
-	w, ok := s.polled[request.Msg.WatcherId]
-	delete(s.polled, request.Msg.WatcherId)
+	w, ok := s.polled[request.WatcherId]
+	delete(s.polled, request.WatcherId)
 	s.mu.Unlock()
 	if !ok {
-		return nil, unknown(request.Msg.WatcherId)
+		return nil, unknown(request.WatcherId)
 	}
 	s.release(w.watcher)
-	return connect.NewResponse(&wire.RemoveWatcherResponse{}), nil
+	return &wire.RemoveWatcherResponse{}, nil
 }
 
 func unknown(id string) error {
