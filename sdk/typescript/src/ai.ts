@@ -8,10 +8,10 @@ import { jsonSchema, tool, type Tool } from "ai";
 import type { ToolArguments, ToolData } from "./_generated/tools.js";
 import { toolDefinitions, type ToolChoice, type ToolName } from "./definitions.js";
 import type { Sandbox } from "./sandbox.js";
-import type { ToolFailure, ToolResult } from "./tools.js";
+import type { ToolResult } from "./tools.js";
 
 /** The tools by name, as `generateText`, `streamText` and agents take them. */
-export type CoveTools<N extends ToolName = ToolName> = { [K in N]: Tool<ToolArguments[K], ToolResult<ToolData[K] | ToolFailure>> };
+export type CoveTools<N extends ToolName = ToolName> = { [K in N]: Tool<ToolArguments[K], ToolResult<ToolData[K]>> };
 
 /**
  * Makes tools that work in a sandbox. The model is told the text of a result, and whether it

@@ -27,8 +27,8 @@ export interface ToolDefinition {
   result: JSONSchema;
 }
 
-/** The form that a model's API wants: `tools` of Chat Completions, of the Responses API, and of the Messages API. */
-export type SchemaFormat = "openai" | "openai-responses" | "anthropic";
+/** The form that is wanted: `tools` of Chat Completions, of the Responses API, of the Messages API, or what an MCP server lists. */
+export type SchemaFormat = "openai" | "openai-responses" | "anthropic" | "mcp";
 
 // These are types, not interfaces, so that they fit where an API's own package wants a Record.
 
@@ -44,10 +44,21 @@ export type OpenAIResponsesTool = { type: "function"; name: ToolName; descriptio
 /** An element of `tools` for the Messages API. */
 export type AnthropicTool = { name: ToolName; description: string; input_schema: JSONSchema & { type: "object" } };
 
+/** A tool as an MCP server lists it. */
+export type MCPTool = {
+  name: ToolName;
+  title: string;
+  description: string;
+  inputSchema: JSONSchema & { type: "object" };
+  outputSchema: JSONSchema & { type: "object" };
+  annotations: { readOnlyHint: boolean; idempotentHint: boolean; destructiveHint: boolean };
+};
+
 interface Forms {
   openai: OpenAITool;
   "openai-responses": OpenAIResponsesTool;
   anthropic: AnthropicTool;
+  mcp: MCPTool;
 }
 
 /** Which of the tools. */
@@ -72,6 +83,10 @@ const forms: { [F in SchemaFormat]: (tool: ToolDefinition) => Forms[F] } = {
   openai: ({ name, description, strictParameters: parameters }) => ({ type: "function", function: { name, description, parameters, strict: true } }),
   "openai-responses": ({ name, description, strictParameters: parameters }) => ({ type: "function", name, description, parameters, strict: true }),
   anthropic: ({ name, description, parameters }) => ({ name, description, input_schema: { ...parameters, type: "object" } }),
+  mcp: ({ name, title, description, parameters, result, readOnly, idempotent }) => ({
+    name, title, description, inputSchema: { ...parameters, type: "object" }, outputSchema: { ...result, type: "object" },
+    annotations: { readOnlyHint: readOnly, idempotentHint: idempotent, destructiveHint: !readOnly },
+  }),
 };
 
 /** What the tools are, as a model's API takes it. No sandbox is needed for that. */

@@ -15,7 +15,7 @@ export { Pty, PtyHandle, type AttachOptions, type PtyOptions, type TerminalSize 
 export { RunCommandResult, run, runParallel, type Change, type RunRequest, type RunResult } from "./run.js";
 export { Tools, type ToolFailure, type ToolResult } from "./tools.js";
 export {
-  toolDefinitions, toolSchemas, type AnthropicTool, type JSONSchema, type OpenAIResponsesTool, type OpenAITool, type SchemaFormat, type ToolChoice,
+  toolDefinitions, toolSchemas, type AnthropicTool, type JSONSchema, type MCPTool, type OpenAIResponsesTool, type OpenAITool, type SchemaFormat, type ToolChoice,
   type ToolDefinition, type ToolName,
 } from "./definitions.js";
 export type {

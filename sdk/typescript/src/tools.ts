@@ -5,18 +5,23 @@ import type {
 } from "./_generated/tools.js";
 import { segment, type Box } from "./box.js";
 import { toolSchemas, type SchemaFormat, type ToolChoice, type ToolName } from "./definitions.js";
-import { broken, errorOf, InvalidError } from "./errors.js";
+import { broken, InvalidError } from "./errors.js";
 import type { CallOptions } from "./types.js";
 
 /** What came of a call. */
-export interface ToolResult<D = unknown> {
+export type ToolResult<D = unknown> = {
   /** For the model; bounded. */
   text: string;
-  /** The tool could not do what it was asked, or ran out of time. */
-  isError: boolean;
-  /** The same in fields, as the tool's result schema has them; where nothing was done a {@link ToolFailure}. */
+  isError: false;
+  /** The same in fields, as the tool's result schema has them. */
   data: D;
-}
+} | {
+  text: string;
+  /** The tool could not do what it was asked, or ran out of time. */
+  isError: true;
+  /** What there is all the same where the time was over; else nothing was done. */
+  data: ToolFailure | D;
+};
 
 /** The data of a call that did nothing. */
 export interface ToolFailure {
@@ -30,9 +35,9 @@ export interface ToolFailure {
  * What an agent does in a sandbox, as functions for a model. They are carried out by the
  * daemon; their arguments and data have the names that the model sees.
  *
- * {@link call} is for what a model asks for: what it did wrong is told in the result. The
- * functions are for programs: they throw the error that the model would have been told,
- * except that a command whose time was over is a result.
+ * What a model did wrong is told in the result, from which it learns. What a program did
+ * wrong, a sandbox that is gone and a daemon that does not answer are errors. Aborting a
+ * call kills what the tool runs.
  */
 export class Tools {
   readonly #box: Box;
@@ -48,7 +53,7 @@ export class Tools {
   }
 
   /** Carries out what a model asked for, with its arguments as an object or as the JSON of one. An unknown tool is an error. */
-  call<N extends ToolName>(name: N, args: ToolArguments[N], options?: CallOptions): Promise<ToolResult<ToolData[N] | ToolFailure>>;
+  call<N extends ToolName>(name: N, args: ToolArguments[N], options?: CallOptions): Promise<ToolResult<ToolData[N]>>;
   call(name: string, args: unknown, options?: CallOptions): Promise<ToolResult>;
   async call(name: string, args: unknown, options: CallOptions = {}): Promise<ToolResult> {
     if (typeof name !== "string" || name === "") {
@@ -118,16 +123,8 @@ export class Tools {
     if (typeof args !== "object" || args === null) {
       throw new InvalidError(`${name}: the arguments are not an object`, { hint: "pass { name: value }" });
     }
-    const result = await this.call(name, args, options);
-    if (result.isError && isFailure(result.data)) {
-      throw errorOf(result.data.code, result.data.message, { hint: result.data.hint });
-    }
-    return result as ToolResult<ToolData[N]>;
+    return this.call(name, args, options);
   }
-}
-
-function isFailure(data: unknown): data is ToolFailure {
-  return typeof data === "object" && data !== null && typeof (data as ToolFailure).code === "string" && typeof (data as ToolFailure).message === "string";
 }
 
 function resultOf(op: string, reply: unknown): ToolResult {

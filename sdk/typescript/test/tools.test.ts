@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
 import { after, before, test } from "node:test";
 
-import { GoneError, InvalidError, NotFoundError, Sandbox, toolDefinitions, toolSchemas, UnavailableError } from "@cove-sandbox/sdk";
+import { GoneError, InvalidError, NotFoundError, Sandbox, toolDefinitions, toolSchemas, UnavailableError, type ToolResult } from "@cove-sandbox/sdk";
 
 import { besides, create, Impostor, program, runtime } from "./world.js";
 
@@ -12,28 +12,38 @@ before(async () => {
 });
 after(() => sandbox.kill());
 
+/** The data of a result that is no error. */
+function good<D>(result: ToolResult<D>): D {
+  assert.ok(!result.isError, result.text);
+  return result.data;
+}
+
 test("each tool is a function that returns text and fields", async () => {
   const { tools } = sandbox;
-  assert.equal((await tools.writeFile({ file_path: "src/a.txt", content: "one\ntwo\n", mode: "0600" })).data.bytes, 8);
-  assert.equal((await tools.readFile({ filename: "src/a.txt", start_line: 2 })).data.content, "two\n");
-  assert.deepEqual((await tools.listFiles({ directory: "src" })).data.entries.map((entry) => [entry.name, entry.mode]), [["a.txt", "0600"]]);
-  assert.equal((await tools.patchFile({ file_path: "src/a.txt", from_line: 2, to_line: 2, content: "zwei" })).data.lines, 2);
-  assert.equal((await tools.editFile({ file_path: "src/a.txt", old_string: "one", new_string: "eins" })).data.replacements, 1);
-  assert.deepEqual((await tools.grep({ pattern: "^z" })).data.matches, [{ path: "src/a.txt", line: 2, text: "zwei" }]);
-  assert.deepEqual((await tools.glob({ pattern: "**/*.txt" })).data.paths, ["src/a.txt"]);
-  assert.equal((await tools.runPython({ code: "print(6*7)" })).data.stdout, "42\n");
+  assert.equal(good(await tools.writeFile({ file_path: "src/a.txt", content: "one\ntwo\n", mode: "0600" })).bytes, 8);
+  assert.equal(good(await tools.readFile({ filename: "src/a.txt", start_line: 2 })).content, "two\n");
+  assert.deepEqual(good(await tools.listFiles({ directory: "src" })).entries.map((entry) => [entry.name, entry.mode]), [["a.txt", "0600"]]);
+  assert.equal(good(await tools.patchFile({ file_path: "src/a.txt", from_line: 2, to_line: 2, content: "zwei" })).lines, 2);
+  assert.equal(good(await tools.editFile({ file_path: "src/a.txt", old_string: "one", new_string: "eins" })).replacements, 1);
+  assert.deepEqual(good(await tools.grep({ pattern: "^z" })).matches, [{ path: "src/a.txt", line: 2, text: "zwei" }]);
+  assert.deepEqual(good(await tools.glob({ pattern: "**/*.txt" })).paths, ["src/a.txt"]);
+  assert.equal(good(await tools.runPython({ code: "print(6*7)" })).stdout, "42\n");
   const shell = await tools.shell({ command: "cat src/a.txt; exit 3", cwd: null });
-  assert.deepEqual([shell.data.stdout, shell.data.exit_code, shell.isError], ["eins\nzwei\n", 3, false]);
+  assert.deepEqual([good(shell).stdout, good(shell).exit_code], ["eins\nzwei\n", 3]);
   assert.match(shell.text, /eins\nzwei/);
-  assert.ok(Array.isArray((await tools.listFiles()).data.entries));
+  assert.ok(Array.isArray(good(await tools.listFiles()).entries));
 });
 
-test("a function throws what the model would be told, and a time that is over is a result", async () => {
-  await assert.rejects(sandbox.tools.readFile({ filename: "none" }), (err) => err instanceof NotFoundError && /none/.test(err.message));
-  await assert.rejects(sandbox.tools.shell({ command: 7 as unknown as string }), InvalidError);
-  await assert.rejects(sandbox.tools.shell(undefined as never), InvalidError);
+test("what a tool could not do is a result, and so is a time that is over", async () => {
+  const none = await sandbox.tools.readFile({ filename: "none" });
+  assert.ok(none.isError && "code" in none.data);
+  assert.deepEqual([none.data.code, typeof none.data.hint], ["not_found", "string"]);
+  assert.match(none.text, /^error: .*none/);
   const late = await sandbox.tools.shell({ command: "echo begun; sleep 1000", timeout: 0.5 });
-  assert.deepEqual([late.isError, late.data.timed_out, late.data.stdout], [true, true, "begun\n"]);
+  assert.ok(late.isError && "timed_out" in late.data);
+  assert.deepEqual([late.data.timed_out, late.data.stdout], [true, "begun\n"]);
+  assert.equal((await sandbox.tools.shell({ command: 7 as unknown as string })).isError, true);
+  await assert.rejects(sandbox.tools.shell(undefined as never), InvalidError);
 });
 
 test("what a model asks for is carried out, and what it does wrong is told to it", async () => {
@@ -70,7 +80,7 @@ test("aborting a call kills what it runs", async () => {
 });
 
 test("the schemas are those of the program cove", () => {
-  for (const format of ["openai", "openai-responses", "anthropic"] as const) {
+  for (const format of ["openai", "openai-responses", "anthropic", "mcp"] as const) {
     const want: unknown = JSON.parse(execFileSync(program(), ["tools", "--format", format], { encoding: "utf8" }));
     assert.deepEqual(toolSchemas(format), want, format);
     assert.deepEqual(sandbox.tools.schemas(format), want);
