@@ -148,12 +148,9 @@ func Apply(result cove.RunResult, dir string) error {
 // or one; the deepest first.
 func clearWay(root *os.Root, changes []cove.Change) error {
 	changes = slices.Clone(changes)
-	slices.SortStableFunc(changes, func(a, b cove.Change) int { return cmp.Compare(b.Path, a.Path) })
+	slices.SortStableFunc(changes, func(a, b cove.Change) int { return cmp.Compare(before(b), before(a)) })
 	for _, change := range changes {
-		name := path.Clean(change.Path)
-		if change.Kind == cove.ChangeRenamed {
-			name = path.Clean(change.From)
-		}
+		name := path.Clean(before(change))
 		if change.Kind == cove.ChangeAdded || name == "." {
 			continue
 		}
@@ -172,4 +169,12 @@ func clearWay(root *os.Root, changes []cove.Change) error {
 		}
 	}
 	return nil
+}
+
+// before returns the path that a change's file had before it.
+func before(change cove.Change) string {
+	if change.Kind == cove.ChangeRenamed {
+		return change.From
+	}
+	return change.Path
 }

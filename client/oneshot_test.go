@@ -109,3 +109,29 @@ func TestApplyingTwiceChangesNothingMore(t *testing.T) {
 		}
 	}
 }
+
+func TestADirectoryIsRemovedAfterWhatWasMovedOutOfIt(t *testing.T) {
+	for _, to := range []string{"0", "z"} { // which sort before and after it
+		dir := t.TempDir()
+		if err := os.Mkdir(filepath.Join(dir, "moved"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "moved", "x"), []byte("new"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		result := cove.RunResult{
+			Changes: []cove.Change{
+				{Kind: cove.ChangeRenamed, From: "moved/x", Path: to, Type: cove.TypeFile},
+				{Kind: cove.ChangeDeleted, Path: "moved", Type: cove.TypeDirectory},
+			},
+			Archive: packed(t, tar.Header{Name: to, Typeflag: tar.TypeReg}),
+		}
+		if err := Apply(result, dir); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 1 || entries[0].Name() != to {
+			t.Errorf("moved to %s: there are %v, %v", to, entries, err)
+		}
+	}
+}

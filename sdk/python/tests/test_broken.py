@@ -297,13 +297,15 @@ def test_runs_end_when_the_daemon_does(tmp_path: Path):
 
 
 def test_100_threads_use_one_sandbox_and_100():
+    # A hundred containers of an engine say nothing more about threads.
+    each = None if RUNTIME.startswith("docker") else RUNTIME
     errors: list[BaseException] = []
     barrier = threading.Barrier(100)
 
     def work(n: int, shared: Sandbox | None) -> None:
         try:
             barrier.wait(60)
-            sandbox = shared or Sandbox(runtime=RUNTIME)
+            sandbox = shared or Sandbox(runtime=each)
             try:
                 sandbox.files.write(f"/tmp/t/{n}", str(n))
                 pieces: list[str] = []

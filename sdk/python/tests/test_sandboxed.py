@@ -200,3 +200,53 @@ def test_a_name_that_only_type_checkers_know_stays_text():
     def odd(sandbox: Sandbox, a: Unknown, b: int) -> None: ...  # noqa: F821
 
     assert odd.__annotations__ == {"a": "Unknown", "b": int, "return": type(None)}
+
+
+def execute(code: str, sandbox: Sandbox, times: int = 1) -> str:
+    """Runs Python.
+
+    Args:
+        code: what to run.
+        sandbox: where.
+        times: how often.
+    """
+    return sandbox.exec(["python3", "-c", code]).stdout * times
+
+
+async def execute_async(sandbox: AsyncSandbox, code: str, times: int = 1) -> str:
+    """Runs Python."""
+    return (await sandbox.exec(["python3", "-c", code])).stdout * times
+
+
+SHOWN = {"code": "string", "times": "integer"}
+
+
+@pytest.mark.parametrize("function", [execute, execute_async])
+def test_openai_agents_do_not_see_the_parameter(function):
+    agents = pytest.importorskip("agents", reason="it is tested where the agent frameworks are")
+    from agents.tool_context import ToolContext
+
+    tool = agents.function_tool(sandboxed(**options)(function))
+    assert {k: v["type"] for k, v in tool.params_json_schema["properties"].items()} == SHOWN
+    text = '{"code": "print(6 * 7)", "times": 2}'
+    context = ToolContext(context=None, tool_name=tool.name, tool_call_id="1", tool_arguments=text)
+    assert asyncio.run(tool.on_invoke_tool(context, text)) == "42\n42\n" and living() == []
+
+
+@pytest.mark.parametrize("function", [execute, execute_async])
+def test_langchain_does_not_see_the_parameter(function):
+    tools = pytest.importorskip("langchain_core.tools", reason="it is tested where the agent frameworks are")
+    tool = tools.tool(sandboxed(**options)(function))
+    assert {k: v["type"] for k, v in tool.tool_call_schema.model_json_schema()["properties"].items()} == SHOWN
+    assert asyncio.run(tool.ainvoke({"code": "print(6 * 7)"})) == "42\n" and living() == []
+
+
+@pytest.mark.parametrize("function", [execute, execute_async])
+def test_a_server_of_mcp_does_not_show_the_parameter(function):
+    mcp = pytest.importorskip("mcp.server.mcpserver", reason="it is tested where the agent frameworks are")
+    server = mcp.MCPServer("test")
+    server.tool()(sandboxed(**options)(function))
+    (tool,) = asyncio.run(server.list_tools())
+    assert {k: v["type"] for k, v in tool.input_schema["properties"].items()} == SHOWN
+    assert "42" in str(asyncio.run(server.call_tool(tool.name, {"code": "print(6 * 7)"})))
+    assert living() == []
