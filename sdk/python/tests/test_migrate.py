@@ -27,7 +27,7 @@ NEEDS = re.compile(r'runtime="([^"]+)"')
 def programs() -> list[object]:
     """The blocks of all notes."""
     found = []
-    for note in sorted(NOTES.glob("*.md")):
+    for note in [NOTES.parents[1] / "README.md", *sorted(NOTES.glob("*.md"))]:
         for number, block in enumerate(BLOCK.findall(note.read_text()), 1):
             needs = NEEDS.findall(block)
             skip = pytest.mark.skipif(bool(needs) and RUNTIME not in needs, reason=f"it is about {needs}")
