@@ -80,10 +80,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         status, headers, body = answered
         headers = dict(headers)
-        if headers.pop("early", None) is None:
-            self._receive()
-        else:
+        early = headers.pop("early", None) is not None
+        if early:
             self.close_connection = True
+        else:
+            self._receive()
         cut = headers.pop("cut", None) is not None
         self.send_response(status)
         for name, value in headers.items():
@@ -93,6 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(body), body) if cut else body)
         if cut:
             self._hang()
+        if early:
+            # As servers do, so that what was said arrives before the connection is reset.
+            self.wfile.flush()
+            self.connection.shutdown(socket.SHUT_WR)
+            self.server.dying.wait(0.3)
 
     def _hang(self) -> None:
         self.wfile.flush()

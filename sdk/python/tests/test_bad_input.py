@@ -528,7 +528,8 @@ def test_a_key_that_is_wrong_is_told_by_every_call(tmp_path):
             assert [type(r) for r in results] == [UnauthenticatedError] * 3
 
 
-def test_runs_wait_for_room_and_come_back_in_their_order(tmp_path):
+@pytest.mark.parametrize("where", ["socket", "port"])
+def test_runs_wait_for_room_and_come_back_in_their_order(where, tmp_path):
     full = {"error": {"code": "exhausted", "message": "as many as there may be"}}
     refusals = iter([True] * 4)
 
@@ -538,7 +539,7 @@ def test_runs_wait_for_room_and_come_back_in_their_order(tmp_path):
         return answer({"results": [{"exit_code": 0, "command": "true"}], "changes": []})
 
     request = {"commands": "true", "files": {"a": b"x" * 3_000_000}}
-    with fake(tmp_path, reply) as daemon:
+    with fake(tmp_path if where == "socket" else None, reply) as daemon:
         results = run_parallel([request] * 5, concurrency=3, url=daemon.url)
         assert [getattr(r, "success", r) for r in results] == [True] * 5
         assert daemon.asked == ["POST /v1/run"] * 9

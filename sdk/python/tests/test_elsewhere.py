@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -13,7 +14,8 @@ from collections.abc import Iterator
 import pytest
 from conftest import RUNTIME, end_daemon
 
-from cove import Cove, ForbiddenError, NotFoundError, Sandbox, UnauthenticatedError
+from cove import Cove, ForbiddenError, NotFoundError, Sandbox, UnauthenticatedError, async_run, run_parallel
+from cove import run as run_once
 from cove._daemon import program
 
 
@@ -83,6 +85,11 @@ def test_the_same_code_uses_a_daemon_elsewhere(door: str, monkeypatch, tmp_path)
             assert len(reply.read()) == 400_000
         with pytest.raises(NotFoundError):
             Sandbox.connect(sandbox.id, api_key=other)
+        assert not Sandbox.kill(sandbox.id, api_key=other) and sandbox.is_running()
+    result = run_once(["cat x", "echo y > x"], {"x": "x" * 400_000}, runtime=RUNTIME)
+    assert len(result.results[0].stdout) == 400_000 and result.files == {"x": b"y\n"}
+    runs = run_parallel([{"commands": "true", "runtime": RUNTIME}] * 2 + [{"commands": "true", "user": "no-such-user"}])
+    assert [getattr(r, "success", False) for r in runs] == [True, True, False]
     assert [s.id for s in Sandbox.list() if s.state != "stopped"] == []
 
 
@@ -91,6 +98,12 @@ def test_a_wrong_key_is_told_from_a_missing_right(door: str):
         with pytest.raises(UnauthenticatedError) as error:
             Sandbox.list(url=door, api_key=key)
         assert error.value.hint
+    # Also where the daemon says so before it has read everything.
+    big = {"x": b"x" * 20_000_000}
+    with pytest.raises(UnauthenticatedError):
+        run_once("true", big, url=door, api_key="wrong")
+    with pytest.raises(UnauthenticatedError):
+        asyncio.run(async_run("true", big, url=door, api_key="wrong"))
     reader = run("key", "create", "reader", "--scope", "read").strip().split()[-1]
     with Cove(door, reader) as cove:
         assert cove.list() == []

@@ -14,7 +14,17 @@ from .._frames import CONTENT_TYPE, ERROR, EXIT, Frame, FrameParser
 from .._lease import tls
 from .._model import nonsense
 from .._version import __version__
-from ..errors import CoveError, InvalidError, TimedOutError, UnavailableError, from_body, from_status
+from ..errors import (
+    CoveError,
+    ExhaustedError,
+    ForbiddenError,
+    InvalidError,
+    TimedOutError,
+    UnauthenticatedError,
+    UnavailableError,
+    from_body,
+    from_status,
+)
 from ._io import AsyncClients, here, in_thread, left, stay
 
 if TYPE_CHECKING:
@@ -24,6 +34,7 @@ if TYPE_CHECKING:
 
 _MAX_ERROR = 1 << 20
 _CONNECT = 10.0
+_LONG = 64 << 10
 #: A stream says something every 15 s; silence for longer means that the connection died.
 _SILENCE = 45.0
 #: A daemon closes connections that were idle for two minutes.
@@ -145,8 +156,24 @@ class AsyncTransport:
             except httpx.TimeoutException as error:
                 raise _slow(error) from error
             except httpx.HTTPError as error:
-                raise _broken(error) from error
+                raise (await self._refusal(request) or _broken(error)) from error
         raise AssertionError("unreachable")
+
+    async def _refusal(self, request: httpx.Request) -> CoveError | None:
+        """Returns why the daemon did not want a long body, if that is why the connection broke.
+
+        It says so and closes before it has read everything; over a network that answer can
+        be lost with the connection, and so it is asked again, without a body."""
+        long = "Transfer-Encoding" in request.headers or int(request.headers.get("Content-Length", 0)) > _LONG
+        if self.local or not long:
+            return None
+        try:
+            await self.request("GET", "/v1/version", read=_CONNECT)
+        except (UnauthenticatedError, ForbiddenError, ExhaustedError) as error:
+            return error
+        except CoveError:
+            return None
+        return None
 
     def _unreachable(self, error: Exception) -> UnavailableError:
         return UnavailableError(
