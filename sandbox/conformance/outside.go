@@ -53,6 +53,8 @@ func (o *outside) spare(ctx context.Context, x *box) {
 			if wire.ReadFrame(stream, &request) != nil {
 				return
 			}
+			early := request.Early // which is the agent's to choose
+			request.Early = false
 			o.requests.add(request)
 			code := o.answer(request)
 			if wire.WriteFrame(stream, wire.EgressReply{Code: code}) != nil {
@@ -61,6 +63,10 @@ func (o *outside) spare(ctx context.Context, x *box) {
 			if request.Kind == wire.EgressConnect && code == wire.EgressOK {
 				o.spare(ctx, x)
 				shout(stream)
+				return
+			}
+			if early { // what follows is no request
+				o.spare(ctx, x)
 				return
 			}
 		}
