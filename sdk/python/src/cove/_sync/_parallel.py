@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from .._runs import RunRequest, RunResult
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Future
 
     from ._transport import Transport
 
@@ -22,6 +22,8 @@ def all_of(transport: Transport, requests: Sequence[RunRequest], concurrency: in
     An event loop in a thread does it: of threads that wait for replies, an interrupt could
     end none. So this also works where another loop runs.
     """
+    from concurrent.futures import Future
+
     running: Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]]] = Future()
     done: Future[list[RunResult | Exception]] = Future()
     thread = threading.Thread(
