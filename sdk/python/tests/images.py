@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import subprocess
 import tarfile
 import zipfile
@@ -26,21 +27,31 @@ NAMES = (
 
 _LEFT_OUT = re.compile(r"/(test|lib2to3|ensurepip|pydoc_data|config-[^/]*|distutils|idlelib|tkinter)(/|$)")
 
+#: As Debian has them.
+_PYTHON, _PACKAGES = "/usr/bin/python3", "/usr/lib/python3/dist-packages/pip"
+
 #: pip is told to look here, and nowhere else.
 _PIP = b"[global]\nno-index = true\nfind-links = /opt/wheels\nbreak-system-packages = true\n"
+
+
+def missing(runtime: str) -> list[str]:
+    """What an image is made of, and what the tests on it start, and is not on this machine."""
+    files = [_PYTHON, "/usr/bin/busybox", _PACKAGES]
+    programs = ["ldd", "curl", "script", *(["docker"] if runtime.startswith("docker") else [])]
+    return [f for f in files if not os.path.exists(f)] + [p for p in programs if shutil.which(p) is None]
 
 
 def build(path: str) -> None:
     """Writes the image's files as a tar."""
     with tarfile.open(path, "w", dereference=True) as tar:
-        python = os.path.realpath("/usr/bin/python3")
+        python = os.path.realpath(_PYTHON)
         version = re.sub(r".*/", "", python)
         home = f"/usr/lib/{version}"
         libraries = {python, *(f"{home}/lib-dynload/{name}" for name in os.listdir(f"{home}/lib-dynload"))}
         for file in sorted({python, *_needed(sorted(libraries))}):
             tar.add(file)
         tar.add(home, filter=_keep)
-        tar.add("/usr/lib/python3/dist-packages/pip", f"{home}/pip", filter=_source)
+        tar.add(_PACKAGES, f"{home}/pip", filter=_source)
         for name in ("python", "python3"):
             _link(tar, f"usr/bin/{name}", version)
         tar.add("/usr/bin/busybox", "bin/busybox")

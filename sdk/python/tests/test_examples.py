@@ -1,4 +1,4 @@
-"""The first examples of doka, axio-tools-docker and Roche, as docs/migrate rewrites them."""
+"""What users of doka, axio-tools-docker and Roche do, beyond the examples of test_migrate."""
 
 from __future__ import annotations
 
