@@ -139,6 +139,9 @@ type forest struct {
 	adopting int // our pid if we inherit orphans, else 0
 	looking  sync.Mutex
 
+	queue sync.Mutex
+	next  *look // that has not begun
+
 	mu        sync.Mutex
 	markers   map[string]*tree
 	lives     []life
@@ -167,11 +170,33 @@ func newForest(orphans bool) *forest {
 	return f
 }
 
-// look lists all processes, for one tree at a time: each look holds a thread.
+// look is one list of all processes.
+type look struct {
+	begun bool
+	all   []record
+	err   error
+}
+
+// look lists all processes, as they are at some time after the call. There is one look at a
+// time, as each holds a thread; who waits for the next one shares it, and changes nothing
+// of it.
 func (f *forest) look() ([]record, error) {
+	f.queue.Lock()
+	if f.next == nil {
+		f.next = new(look)
+	}
+	l := f.next
+	f.queue.Unlock()
+
 	f.looking.Lock()
 	defer f.looking.Unlock()
-	return listProcesses()
+	if !l.begun {
+		f.queue.Lock()
+		l.begun, f.next = true, nil
+		f.queue.Unlock()
+		l.all, l.err = listProcesses()
+	}
+	return l.all, l.err
 }
 
 // ticks returns the time since boot in hundredths of a second, which is the unit of /proc
