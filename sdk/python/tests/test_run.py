@@ -258,6 +258,7 @@ def test_runs_that_are_interrupted_leave_nothing():
         (InvalidError, {"commands": ""}),
         (InvalidError, {"commands": []}),
         (InvalidError, {"commands": [[]]}),
+        (InvalidError, {"commands": ["pytest", "-q"]}),
         (InvalidError, {"commands": "a", "returns": "zip"}),
         (InvalidError, {"commands": "a", "files": {"../x": ""}}),
         (InvalidError, {"commands": "a", "files": {"/x": ""}}),

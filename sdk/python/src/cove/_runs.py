@@ -162,11 +162,7 @@ class RunRequest:
         if returns not in _RETURNS:
             raise InvalidError(f"returns is {returns!r}", hint="give archive, patch, both or none")
         described = spec.sandbox(**sandbox)
-        wanted = [
-            spec.command(c) for c in ([commands] if isinstance(commands, str) else spec.items("commands", commands))
-        ]
-        if not wanted:
-            raise InvalidError("there are no commands", hint="give a shell line, or a list of commands")
+        wanted = _commands(commands)
         self.body = spec.drop_none(
             {
                 "commands": wanted,
@@ -248,6 +244,18 @@ class RunRequest:
             success=len(results) == len(self.body["commands"]) and all(r.success for r in results),
             left_out=tuple(left),
         )
+
+
+def _commands(commands: object) -> list[str | list[str]]:
+    given = [commands] if isinstance(commands, str) else spec.items("commands", commands)
+    if not given:
+        raise InvalidError("there are no commands", hint="give a shell line, or a list of commands")
+    wanted = [spec.command(command) for command in given]
+    for command in wanted:
+        if isinstance(command, str) and command.startswith("-"):
+            hint = "a list is a list of commands; give a program with arguments as a list in it"
+            raise InvalidError(f"{command!r} is no command", hint=hint)
+    return wanted
 
 
 @dataclass(frozen=True)
