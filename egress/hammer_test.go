@@ -86,7 +86,7 @@ func TestHammerOfASession(t *testing.T) {
 			}
 		})
 	}
-	until(func(i int) { s.SetRules(policies[i%len(policies)]); time.Sleep(time.Millisecond) })
+	until(func(i int) { s.SetRules(policies[i%len(policies)]); time.Sleep(5 * time.Millisecond) })
 	until(func(int) { _ = s.Status(); _, _, _ = s.Log(0); runtime.Gosched() })
 	await(t, "many have passed and many were refused", func() bool { return passed.Load() > 300 && refused.Load() > 300 })
 	var closing sync.WaitGroup
