@@ -439,7 +439,7 @@ func TestSparesOfADaemonThatHasEndedArePassedOver(t *testing.T) {
 		ours.Close()
 	}
 	h.spare()
-	for range 20 { // above the living one, which the next needs first
+	for range 20 { // behind the living one as well
 		ours, theirs, err := pair.New()
 		if err != nil {
 			t.Fatal(err)

@@ -56,13 +56,13 @@ func (p *pool) put(c *net.UnixConn) bool {
 	return true
 }
 
-// take returns a stream, for which it waits a while.
+// take returns a stream, for which it waits a while: the oldest, since the host may still be
+// busy with the opening of the newest.
 func (p *pool) take(ctx context.Context, patience time.Duration) (*net.UnixConn, error) {
 	p.mu.Lock()
 	for len(p.idle) > 0 && !p.closed {
-		last := len(p.idle) - 1
-		c := p.idle[last]
-		p.idle = p.idle[:last]
+		c := p.idle[0]
+		p.idle = p.idle[1:]
 		if !stale(c) {
 			p.mu.Unlock()
 			return c, nil
