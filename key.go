@@ -10,10 +10,11 @@ const (
 	// ScopeRead looks at its owner's sandboxes, their files and output included, and
 	// changes nothing.
 	ScopeRead Scope = "read"
-	// ScopeRun makes sandboxes, and does everything with its owner's.
+	// ScopeRun makes sandboxes, and does everything with its owner's. It keeps secrets of
+	// its owner's own.
 	ScopeRun Scope = "run"
-	// ScopeAdmin does everything with everybody's sandboxes, and with keys, secrets and
-	// images.
+	// ScopeAdmin does everything with everybody's sandboxes, and with keys, everybody's
+	// secrets and images.
 	ScopeAdmin Scope = "admin"
 )
 

@@ -13,8 +13,8 @@ import (
 )
 
 var (
-	fence = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
-	inline  = regexp.MustCompile("`([^`\n]+)`")
+	fence  = regexp.MustCompile("(?ms)^```([a-z]*)\n(.*?)^```$")
+	inline = regexp.MustCompile("`([^`\n]+)`")
 	// A command line of ours, up to where another one, a redirection, a comment or a program's
 	// own arguments begin.
 	ours = regexp.MustCompile(`(?m)(?:^|\$ |sudo |-- |[|;&(] ?|[A-Z_]+=\S+ )cove ([a-z][^|;&#<>\n)"]*)`)
