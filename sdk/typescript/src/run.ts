@@ -259,7 +259,8 @@ async function* form(boundary: string, json: string, archive: Uint8Array | Async
 async function apply(result: RunResult, dir: string): Promise<void> {
   try {
     // What was deleted, and what has become something else; the deepest first.
-    for (const change of result.changes.toSorted((a, b) => (a.path < b.path ? 1 : -1))) {
+    const before = (change: Change): string => (change.kind === "renamed" && change.from) || change.path;
+    for (const change of result.changes.toSorted((a, b) => (before(a) < before(b) ? 1 : -1))) {
       const gone = change.kind === "renamed" ? change.from : change.kind === "deleted" ? change.path : undefined;
       if (gone !== undefined) {
         await removeBelow(dir, gone);

@@ -31,6 +31,16 @@ test("a directory goes in, and what all commands changed comes back into it and 
   assert.match(result.patch ?? "", /-before\n\+after1/);
 });
 
+test("a directory goes after what was moved out of it", async () => {
+  for (const to of ["0", "z"]) { // which sort before and after it
+    const dir = tempDir();
+    mkdirSync(join(dir, "moved"));
+    writeFileSync(join(dir, "moved", "x"), "content that is long enough to be known again\n");
+    await run({ sandbox: { runtime }, in: dir, out: dir, commands: [`mv moved/x ${to} && rmdir moved`] });
+    assert.deepEqual(readdirSync(dir), [to]);
+  }
+});
+
 test("an archive goes in, and nothing has to come out; commands stop at a failure and are tried again", async () => {
   const dir = tempDir();
   writeFileSync(join(dir, "f"), "content");
