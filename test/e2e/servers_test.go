@@ -67,6 +67,7 @@ func newInternet(t *testing.T) *internet {
 		"db.outer.test":   http.NotFoundHandler(),
 		"evil.outer.test": http.HandlerFunc(i.serveAPI),
 		"moved.outer.test": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // or else HTTP/2 resets the stream, which curl may take for a failure
 			w.Header().Set("Location", r.URL.Query().Get("to"))
 			w.WriteHeader(http.StatusTemporaryRedirect)
 		}),
