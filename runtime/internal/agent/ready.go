@@ -44,13 +44,17 @@ func Ready(ctx context.Context, dial func(context.Context) (net.Conn, error), go
 	}
 }
 
+// endPatience is how much later than the hang-up the end of a sandbox is seen, on a busy
+// machine.
+const endPatience = 2 * time.Second
+
 // ended returns ErrGone in place of err where the sandbox has ended: that is what a hang-up
 // means, most of the time, and the end is seen a moment later.
 func ended(err error, gone <-chan struct{}) error {
 	select {
 	case <-gone:
 		return ErrGone
-	case <-time.After(100 * time.Millisecond):
+	case <-time.After(endPatience):
 		return err
 	}
 }
