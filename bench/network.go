@@ -22,6 +22,7 @@ import (
 // reached is what bench/reach found, on one way to the site.
 type reached struct {
 	Lookup   samples `json:"lookup"`
+	Dial     samples `json:"dial"`
 	Connect  samples `json:"connect"`
 	Get      samples `json:"get"`
 	Download float64 `json:"download"`
@@ -78,6 +79,7 @@ func (b *bench) networkRows(name string, direct, untouched, opened reached) {
 		connect, rate = 500*time.Microsecond, 600
 	}
 	b.table.note("%s looked a name up in %v.", name, untouched.Lookup)
+	b.table.within("connect", name, untouched.Dial, direct.Dial, "host", connect)
 	b.table.within("connect, first byte back", name, untouched.Connect, direct.Connect, "host", connect)
 	b.table.within("GET on a kept connection", name, untouched.Get, direct.Get, "host", direct.Get.median()+time.Millisecond)
 	b.table.within("GET on a kept connection, opened TLS", name, opened.Get, direct.Get, "host", direct.Get.median()+3*time.Millisecond)

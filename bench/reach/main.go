@@ -22,7 +22,8 @@ import (
 // result is what is printed. Times are in nanoseconds.
 type result struct {
 	Lookup   []time.Duration `json:"lookup"`   // of the name
-	Connect  []time.Duration `json:"connect"`  // to its address, until the first byte is back
+	Dial     []time.Duration `json:"dial"`     // connect to its address
+	Connect  []time.Duration `json:"connect"`  // the same until the first byte is back
 	Get      []time.Duration `json:"get"`      // a small reply on a kept connection
 	Download float64         `json:"download"` // bytes a second
 	Upload   float64         `json:"upload"`
@@ -51,7 +52,7 @@ func run() error {
 	}
 	var r result
 	if *echo != "" {
-		if r.Lookup, r.Connect, err = connect(*echo, *rounds); err != nil {
+		if err = connect(&r, *echo, *rounds); err != nil {
 			return err
 		}
 		if r.Open, err = hold(*echo, *open); err != nil {
@@ -92,11 +93,12 @@ func newClient(ca, proxy string) (*http.Client, error) {
 	return &http.Client{Transport: transport}, nil
 }
 
-// ping connects and waits for a byte.
-func ping(address string) (net.Conn, error) {
+// ping connects and waits for a byte. It also returns when it was connected.
+func ping(address string) (net.Conn, time.Time, error) {
 	conn, err := net.DialTimeout("tcp", address, 10*time.Second)
+	connected := time.Now()
 	if err != nil {
-		return nil, err
+		return nil, connected, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
 	if _, err = conn.Write([]byte{1}); err == nil {
@@ -104,33 +106,37 @@ func ping(address string) (net.Conn, error) {
 	}
 	if err != nil {
 		_ = conn.Close()
-		return nil, err
+		return nil, connected, err
 	}
-	return conn, nil
+	return conn, connected, nil
 }
 
-func connect(address string, rounds int) (lookups, connects []time.Duration, err error) {
+// lull is between two connections, so that the end of one is not measured with the next.
+const lull = 5 * time.Millisecond
+
+func connect(r *result, address string, rounds int) error {
 	name, port, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	for i := range rounds + 5 {
 		at := time.Now()
 		found, err := net.LookupHost(name)
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
 		known := time.Now()
-		conn, err := ping(net.JoinHostPort(found[0], port))
+		conn, connected, err := ping(net.JoinHostPort(found[0], port))
 		if err != nil {
-			return nil, nil, err
+			return err
 		}
-		if i >= 5 {
-			lookups, connects = append(lookups, known.Sub(at)), append(connects, time.Since(known))
+		if back := time.Now(); i >= 5 {
+			r.Lookup, r.Dial, r.Connect = append(r.Lookup, known.Sub(at)), append(r.Dial, connected.Sub(known)), append(r.Connect, back.Sub(known))
 		}
 		_ = conn.Close()
+		time.Sleep(lull)
 	}
-	return lookups, connects, nil
+	return nil
 }
 
 // hold opens connections and keeps all of them open until each has answered.
@@ -142,7 +148,7 @@ func hold(address string, count int) (int, error) {
 		go func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			conn, err := ping(address)
+			conn, _, err := ping(address)
 			if err != nil {
 				failures <- err
 				return
