@@ -44,13 +44,14 @@ func TestTenThousandConnectionsInTurnLeaveNothing(t *testing.T) {
 						if err != nil || !strings.Contains(string(output), "all came back") {
 							t.Fatalf("%d connections: %v: %s", n, err, output)
 						}
+						if strings.Contains(string(output), "again:") {
+							t.Logf("on a busy machine one may take longer than 30 s: %s", output)
+						}
 					}
 				}
 				turns(c.count / 10) // caches and pools are filled
 				before := m.settled(t, id)
-				for range 4 { // on a busy machine, a command may take no longer than a part of them does
-					turns(c.count / 4)
-				}
+				turns(c.count)
 				const (
 					spares = 16       // a daemon keeps as many, at most, from a busy moment to the next
 					memory = 20 << 10 // KiB: what 10,000 goroutines take at least
