@@ -41,8 +41,10 @@ test: build lint ## Every test that this machine can run; COVE_REQUIRE names run
 	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m $$(go list ./... | grep -vE '/($(HEAVY))$$')
 	go test -race -run '^$$' $$(go list ./... | grep -E '/($(HEAVY))$$') >/dev/null # builds them, on all processors
 	COVE_BIN="$(CURDIR)/bin" go test -race -timeout 20m -p 1 $$(go list ./... | grep -E '/($(HEAVY))$$')
-	sdk/python/scripts/test
-	COVE_BIN="$(CURDIR)/bin" scripts/test-typescript
+	@# The SDKs wait for sandboxes more than for processors: side by side.
+	sdk/python/scripts/test & python=$$!; \
+	COVE_BIN="$(CURDIR)/bin" scripts/test-typescript && typescript=0 || typescript=$$?; \
+	wait $$python && exit $$typescript
 
 .PHONY: wheel
 wheel: build ## Build the Python package with the programs inside, into sdk/python/dist
