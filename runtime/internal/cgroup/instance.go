@@ -28,7 +28,7 @@ type Hold struct {
 }
 
 // holdAttempts bounds how often the groups are made again that somebody has just removed.
-const holdAttempts = 10
+const holdAttempts = 100
 
 // Take holds the instance of a tree, and makes its group in every hierarchy: it is for a
 // driver about to make a sandbox. Where groups are only the engine's to make it holds what
@@ -43,26 +43,31 @@ func (h *Hold) Take(t Tree) {
 	instance := path.Dir(t.Prefix)
 	dir := filepath.Join(t.Hierarchies[0].Mount, instance)
 	for range holdAttempts {
-		if h.lock != nil && isAt(h.lock, dir) {
-			return
+		if h.lock == nil || !isAt(h.lock, dir) {
+			h.lock.Close() // nil is fine
+			makeGroup(dir)
+			// It waits for whoever removes the group just now; isAt finds that out.
+			if h.lock = lock(dir, unix.LOCK_SH); h.lock == nil {
+				if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+					return
+				}
+			}
+			continue
 		}
-		h.lock.Close() // nil is fine
-		for _, hierarchy := range t.Hierarchies {
+		// Only now: what is made before the lock is had, whoever had it may still remove.
+		for _, hierarchy := range t.Hierarchies[1:] {
 			makeGroup(filepath.Join(hierarchy.Mount, instance))
 		}
-		// It waits for whoever removes the group just now; isAt finds that out.
-		if h.lock = lock(dir, unix.LOCK_SH); h.lock == nil {
-			if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
-				return
-			}
-		}
+		return
 	}
 }
 
 // makeGroup makes a group and those above, also where somebody removes them as they are made.
 func makeGroup(dir string) {
 	for range holdAttempts {
-		if err := os.MkdirAll(dir, 0o755); !errors.Is(err, os.ErrNotExist) {
+		// That a group exists is an error of MkdirAll where it is gone on the second look.
+		err := os.MkdirAll(dir, 0o755)
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrExist) {
 			return
 		}
 	}
