@@ -67,6 +67,7 @@ const (
 // Mistakes in what is enforced.
 const (
 	ClaimsMemory     Bug = "the memory limit is declared and not enforced"
+	ClaimsCPU        Bug = "the processor limit is declared and not enforced"
 	ClaimsPids       Bug = "the process limit is declared and not enforced"
 	ClaimsSeccomp    Bug = "a system call filter is declared and absent"
 	NoQuota          Bug = "the disk has no limit"
@@ -98,7 +99,7 @@ func (b bugs) probe(dir string, info driver.Info) (driver.Info, error) {
 		delete(info.Controls, cove.ControlCPU)
 	}
 	for bug, control := range map[Bug]cove.Control{
-		ClaimsMemory: cove.ControlMemory, ClaimsPids: cove.ControlPids, ClaimsSeccomp: cove.ControlSeccomp,
+		ClaimsMemory: cove.ControlMemory, ClaimsCPU: cove.ControlCPU, ClaimsPids: cove.ControlPids, ClaimsSeccomp: cove.ControlSeccomp,
 	} {
 		if b.has(bug) {
 			info.Controls[control] = cove.Enforced

@@ -132,6 +132,7 @@ var caught = map[fake.Bug][]string{
 	fake.LeaksElsewhere:       {"destroy/leaks-nothing"},
 
 	fake.ClaimsMemory:     {"limits/memory"},
+	fake.ClaimsCPU:        {"limits/cpu"},
 	fake.ClaimsPids:       {"limits/pids"},
 	fake.ClaimsSeccomp:    {"isolation/seccomp"},
 	fake.NoQuota:          {"limits/disk", "limits/nothing-is-boundless"},

@@ -45,7 +45,10 @@ func delegate(t *testing.T) (groups []string, reason string) {
 	if tree.Unified {
 		return nil, "the group of these tests has processes of others, so that it can't pass controllers on"
 	}
-	for _, controller := range []string{"cpu", "memory", "pids"} {
+	for _, controller := range []string{"cpu", "cpuacct", "memory", "pids"} {
+		if !tree.Has(controller) {
+			continue // what is used can't be told then
+		}
 		group := filepath.Join(tree.MountOf(controller), fmt.Sprintf("cove-test-%d", os.Getpid()))
 		if err := os.MkdirAll(group, 0o755); err != nil {
 			t.Fatal(err)

@@ -6,18 +6,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/covehq/cove"
 	"github.com/covehq/cove/guest/dial"
+	"github.com/covehq/cove/sandbox/driver"
 )
 
 func limitsChecks() []check {
 	return []check{
 		{"memory", "A sandbox that uses more memory than its limit ends, and Wait says oom.", Needs{Control: cove.ControlMemory}, limitsMemory},
 		{"memory-alone", "A sandbox that is out of memory takes no other with it.", Needs{Control: cove.ControlMemory}, limitsMemoryAlone},
+		{"cpu", "A sandbox gets no more of the processors than its limit, however much it wants.", Needs{Control: cove.ControlCPU}, limitsCPU},
 		{"pids", "No more processes than the limit run inside, and the sandbox can still be handled.", Needs{Control: cove.ControlPids}, limitsPids},
 		{"disk", "What is written beyond the disk limit fails for lack of space, by a command and by the files API.", Needs{Control: cove.ControlDisk}, limitsDisk},
 		{"disk-recovers", "A sandbox whose disk was full works when files are removed.", Needs{Control: cove.ControlDisk}, limitsDiskRecovers},
@@ -30,6 +33,7 @@ const (
 	smallMemory = 64 * cove.MiB
 	smallDisk   = 32 * cove.MiB
 	smallPids   = 32
+	smallCPUs   = 0.25
 )
 
 // small asks for limits that a check can reach.
@@ -82,6 +86,62 @@ func limitsMemoryAlone(ctx context.Context, b *bench) error {
 	defer cancel()
 	_, _ = x.run(ctx, memoryBomb(x.spec.Limits.Memory)) // limits/memory judges how it ends
 	return neighbour.alive(ctx)
+}
+
+// limitsCPU has more loops run than there are processors to have, also where others want some,
+// and looks from outside what they got. A share is given for a while at a time, so that anything
+// below twice the limit passes.
+func limitsCPU(ctx context.Context, b *bench) error {
+	x, err := b.create(ctx, func(s *cove.Spec) { s.Limits.CPUs = max(smallCPUs, b.info.Floor.CPUs) })
+	if err != nil {
+		return err
+	}
+	start := shell(fmt.Sprintf("i=0; while [ $i -lt %d ]; do while :; do :; done & i=$((i+1)); done; echo started; wait", 8*runtime.NumCPU()))
+	start.Timeout, start.KillOnDisconnect = time.Minute, true
+	loops, err := x.guest.Start(ctx, start)
+	if err != nil {
+		return err
+	}
+	defer loops.Close()
+	if countLines(loops, 1) < 1 {
+		return errors.New("loops: got none, want some that run")
+	}
+	before, err := x.processorTime(ctx)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	select {
+	case <-time.After(2 * time.Second):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	after, err := x.processorTime(ctx)
+	if err != nil {
+		return err
+	}
+	limit := x.spec.Limits.CPUs
+	got := (after - before).Seconds() / time.Since(begun).Seconds()
+	if got <= 0 || got >= 2*limit {
+		return fmt.Errorf("processors of a sandbox that may have %g: got %.2f, want some, and fewer than %g", limit, got, 2*limit)
+	}
+	return nil
+}
+
+// processorTime is what the machine has used so far, as its host sees it.
+func (x *box) processorTime(ctx context.Context) (time.Duration, error) {
+	machine, ok := x.machine.(driver.Statter)
+	if !ok {
+		return 0, errors.New("processor time: got a machine that can't tell, want one that can")
+	}
+	stats, err := machine.Stats(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("stats: %w", err)
+	}
+	if stats.CPUTime == nil {
+		return 0, errors.New("processor time of a sandbox whose limit is enforced: got none, want that since the start")
+	}
+	return time.Duration(*stats.CPUTime), nil
 }
 
 // limitsPids starts four times as many processes as allowed. A runtime may count threads of
