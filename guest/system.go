@@ -40,6 +40,7 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 		Ulimits        []cove.Ulimit
 		Capabilities   []string // of commands, added
 		Dropped        []string // capabilities of root's commands, taken away
+		Accounts       bool     // the account files are the sandbox's to complete
 	}
 	data, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if err != nil {
@@ -52,6 +53,11 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 	}
 	if err := process.CheckEnv(body.EnvVars); err != nil {
 		return err
+	}
+	if body.Accounts {
+		if err := account.Complete("/etc"); err != nil {
+			a.log.Printf("users have the names of the image alone: %v", err)
+		}
 	}
 	if body.DefaultUser != "" {
 		if _, err := a.book.Lookup(body.DefaultUser); err != nil {

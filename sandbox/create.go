@@ -329,7 +329,9 @@ func (s *Sandbox) steps(ctx context.Context) error {
 
 	initCtx, cancel := context.WithTimeout(ctx, initTimeout)
 	defer cancel()
-	if err := client.Init(initCtx, initOf(&spec, h.environment(&spec, lent))); err != nil {
+	init := initOf(&spec, h.environment(&spec, lent))
+	init.Accounts = ownAccounts(&spec)
+	if err := client.Init(initCtx, init); err != nil {
 		return s.diagnose(ctx, machine, err)
 	}
 	if err := s.openRoute(initCtx, client); err != nil {

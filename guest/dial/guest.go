@@ -29,13 +29,16 @@ type Init struct {
 	Capabilities []string
 	// Dropped are the capabilities that root's commands don't have.
 	Dropped []string
+	// Accounts has the users that every sandbox has named in /etc/passwd and /etc/group, where
+	// the image doesn't and these can be written to.
+	Accounts bool
 }
 
 // Init sets the sandbox's defaults for commands. It may be called again.
 func (c *Client) Init(ctx context.Context, i Init) error {
 	body, err := json.Marshal(map[string]any{
 		"envVars": i.Env, "defaultUser": i.User, "defaultWorkdir": i.Workdir, "memory": i.Memory,
-		"ulimits": i.Ulimits, "capabilities": i.Capabilities, "dropped": i.Dropped,
+		"ulimits": i.Ulimits, "capabilities": i.Capabilities, "dropped": i.Dropped, "accounts": i.Accounts,
 	})
 	if err != nil {
 		return fail(ctx, "init", "", err)
