@@ -7,16 +7,15 @@ import (
 	"log"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/covehq/cove/internal/ordinary"
 )
@@ -73,32 +72,20 @@ func serveBusybox(t *testing.T) string {
 		t.Log("without a static /bin/busybox the session is held from the host's system alone")
 		return ""
 	}
+	return serveTree(t, "tools/busybox:1", busyboxTree(t, program))
+}
+
+// serveTree serves an image of one layer from a registry of this test, and returns its
+// reference.
+func serveTree(t *testing.T, repository string, content []byte) string {
+	t.Helper()
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
-	reference, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/tools/busybox:1")
+	reference, err := name.ParseReference(strings.TrimPrefix(server.URL, "http://") + "/" + repository)
 	if err != nil {
 		t.Fatal(err)
 	}
-	content := busyboxTree(t, program)
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
-	if err != nil {
-		t.Fatal(err)
-	}
-	image, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := image.ConfigFile()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config = config.DeepCopy()
-	config.OS, config.Architecture = "linux", "amd64"
-	config.Config.Env = []string{"PATH=/bin:/usr/bin"}
-	if image, err = mutate.ConfigFile(image, config); err != nil {
-		t.Fatal(err)
-	}
-	if err := remote.Write(reference, image); err != nil {
+	if err := remote.Write(reference, imageOf(t, content, v1.Config{Env: []string{"PATH=/bin:/usr/bin"}})); err != nil {
 		t.Fatal(err)
 	}
 	return reference.String()
@@ -107,27 +94,47 @@ func serveBusybox(t *testing.T) string {
 // busyboxTree is a root filesystem of busybox and its names.
 func busyboxTree(t *testing.T, program []byte) []byte {
 	t.Helper()
-	var content bytes.Buffer
-	w := tar.NewWriter(&content)
-	add := func(h tar.Header, body []byte) {
-		h.Size = int64(len(body))
-		if err := w.WriteHeader(&h); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := w.Write(body); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, dir := range []string{"bin", "usr", "etc", "tmp"} {
-		add(tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil)
-	}
-	add(tar.Header{Name: "bin/busybox", Typeflag: tar.TypeReg, Mode: 0o755}, program)
-	add(tar.Header{Name: "etc/passwd", Typeflag: tar.TypeReg, Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n"))
+	entries := []entry{{tar.Header{Name: "bin/busybox", Mode: 0o755}, program}, {tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("root:x:0:0:root:/root:/bin/sh\n")}}
 	for _, applet := range strings.Fields("sh cat chmod echo grep id kill ls ps pwd sleep sort touch true") {
-		add(tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil)
+		entries = append(entries, entry{tar.Header{Name: "bin/" + applet, Typeflag: tar.TypeSymlink, Linkname: "busybox"}, nil})
 	}
-	if err := w.Close(); err != nil {
-		t.Fatal(err)
+	return tree(t, entries)
+}
+
+// TestAnotherLibc runs a program of musl's from an image that has nothing else.
+func TestAnotherLibc(t *testing.T) {
+	loaders, _ := filepath.Glob("/lib/ld-musl-*.so.1")
+	compiler, err := exec.LookPath("musl-gcc")
+	if err != nil || len(loaders) != 1 {
+		if required("musl") {
+			t.Fatalf("musl is required: got %v, and the loaders %q", err, loaders)
+		}
+		t.Skip("musl and its compiler are not here")
 	}
-	return content.Bytes()
+	binary := filepath.Join(t.TempDir(), "probe")
+	if output, err := exec.CommandContext(t.Context(), compiler, "-pthread", "-o", binary, "testdata/musl/probe.c").CombinedOutput(); err != nil {
+		t.Fatalf("musl-gcc: %v\n%s", err, output)
+	}
+	var entries []entry
+	for to, from := range map[string]string{"bin/probe": binary, loaders[0][1:]: loaders[0]} {
+		content, err := os.ReadFile(from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		entries = append(entries, entry{tar.Header{Name: to, Mode: 0o755}, content})
+	}
+	reference := serveTree(t, "tools/musl:1", tree(t, entries))
+	onRuntimes(t, everywhere, func(t *testing.T, runtime string) {
+		sessions(t, "testdata/musl", runtime, "IMAGE="+reference)
+	})
+}
+
+// tree is a root filesystem of these entries and of the usual directories.
+func tree(t *testing.T, entries []entry) []byte {
+	t.Helper()
+	var usual []entry
+	for _, dir := range []string{"bin", "usr", "etc", "tmp"} {
+		usual = append(usual, entry{tar.Header{Name: dir + "/", Typeflag: tar.TypeDir, Mode: 0o755}, nil})
+	}
+	return pack(t, append(usual, entries...))
 }

@@ -181,25 +181,44 @@ func probe(t *testing.T, dir string) []byte {
 // layer is no other's with another mark.
 func bareImage(t *testing.T, program []byte, mark string) v1.Image {
 	t.Helper()
+	return imageOf(t, pack(t, []entry{
+		{tar.Header{Name: "dev", Typeflag: tar.TypeSymlink, Linkname: os.TempDir()}, nil},
+		{tar.Header{Name: "mark", Mode: 0o644}, []byte(mark)},
+		{tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("app:x:1234:1234::/srv:/bin/false\n")},
+		{tar.Header{Name: "opt/probe", Mode: 0o4755}, program},
+	}), v1.Config{Entrypoint: []string{"/opt/probe"}})
+}
+
+// An entry is one of an archive; its size is the content's.
+type entry struct {
+	header  tar.Header
+	content []byte
+}
+
+// pack is an archive of these entries.
+func pack(t *testing.T, entries []entry) []byte {
+	t.Helper()
 	var archive bytes.Buffer
 	w := tar.NewWriter(&archive)
-	add := func(header tar.Header, content []byte) {
-		header.Size = int64(len(content))
-		if err := w.WriteHeader(&header); err != nil {
+	for _, e := range entries {
+		e.header.Size = int64(len(e.content))
+		if err := w.WriteHeader(&e.header); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Write(content); err != nil {
+		if _, err := w.Write(e.content); err != nil {
 			t.Fatal(err)
 		}
 	}
-	add(tar.Header{Name: "dev", Typeflag: tar.TypeSymlink, Linkname: os.TempDir()}, nil)
-	add(tar.Header{Name: "mark", Mode: 0o644}, []byte(mark))
-	add(tar.Header{Name: "etc/passwd", Mode: 0o644}, []byte("app:x:1234:1234::/srv:/bin/false\n"))
-	add(tar.Header{Name: "opt/probe", Mode: 0o4755}, program)
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive.Bytes())), nil })
+	return archive.Bytes()
+}
+
+// imageOf is an image of this system with one layer.
+func imageOf(t *testing.T, archive []byte, config v1.Config) v1.Image {
+	t.Helper()
+	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(archive)), nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,7 +226,7 @@ func bareImage(t *testing.T, program []byte, mark string) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return configured(t, image, v1.Config{Entrypoint: []string{"/opt/probe"}})
+	return configured(t, image, config)
 }
 
 func configured(t *testing.T, image v1.Image, config v1.Config) v1.Image {
