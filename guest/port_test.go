@@ -38,26 +38,30 @@ func listen(t *testing.T, network, address string) net.Listener {
 	t.Helper()
 	l, err := net.Listen(network, address)
 	if err != nil {
-		t.Skipf("listen: %v", err)
+		t.Fatal(err)
 	}
 	return l
 }
 
 func TestDialing(t *testing.T) {
 	c := newClient(t)
-	four, six := listen(t, "tcp", "127.0.0.1:0"), listen(t, "tcp", "[::1]:0")
+	four := listen(t, "tcp", "127.0.0.1:0")
 	path := filepath.Join(t.TempDir(), "s")
-	socket := listen(t, "unix", path)
-	for _, l := range []net.Listener{four, six, socket} {
+	for _, l := range []net.Listener{four, listen(t, "unix", path)} {
 		echo(t, l)
 	}
 	big := bytes.Repeat([]byte("0123456789"), 400_000)
-	for name, open := range map[string]func() (net.Conn, error){
+	cases := map[string]func() (net.Conn, error){
 		"a port of IPv4":     func() (net.Conn, error) { return c.DialPort(t.Context(), four.Addr().(*net.TCPAddr).Port) },
-		"a port of IPv6":     func() (net.Conn, error) { return c.DialPort(t.Context(), six.Addr().(*net.TCPAddr).Port) },
 		"a socket's path":    func() (net.Conn, error) { return c.DialSocket(t.Context(), path) },
 		"once more, by IPv4": func() (net.Conn, error) { return c.DialPort(t.Context(), four.Addr().(*net.TCPAddr).Port) },
-	} {
+	}
+	if six, err := net.Listen("tcp", "[::1]:0"); err == nil { // a machine may be without IPv6
+		echo(t, six)
+		t.Cleanup(func() { _ = six.Close() })
+		cases["a port of IPv6"] = func() (net.Conn, error) { return c.DialPort(t.Context(), six.Addr().(*net.TCPAddr).Port) }
+	}
+	for name, open := range cases {
 		t.Run(name, func(t *testing.T) {
 			conn, err := open()
 			if err != nil {
