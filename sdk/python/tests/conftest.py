@@ -14,6 +14,9 @@ import pytest
 
 RUNTIME = os.environ.get("COVE_RUNTIME") or "gvisor"
 
+# What a shell runs in the background ignores Ctrl-C, and so does all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 def end_daemon(state: str, sig: int = signal.SIGTERM) -> None:
     """Ends the daemon of a state directory, if there is one, and waits for that."""

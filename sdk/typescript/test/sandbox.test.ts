@@ -279,6 +279,6 @@ test("a signal that the program handles itself is the program's", async () => {
 });
 
 test("the first example of the README prints 42", async () => {
-  const said = execFileSync(process.execPath, [new URL("./document-0.js", import.meta.url).pathname], { encoding: "utf8" });
+  const said = execFileSync(process.execPath, [new URL("./document-readme-0.js", import.meta.url).pathname], { encoding: "utf8" });
   assert.equal(said.trim(), "42");
 });
