@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import RUNTIME
+from conftest import RUNTIME, eventually
 
 from cove import (
     AsyncCove,
@@ -203,14 +203,12 @@ def test_many_runs_at_once_come_back_in_their_order():
 
 def test_runs_that_are_interrupted_leave_nothing():
     import signal
-    import time
 
     def living() -> list[str]:
         return [s.id for s in Sandbox.list(labels={"of": "interrupted"}, state="running")]
 
     def interrupt() -> None:
-        while len(living()) < 2:
-            time.sleep(0.05)
+        eventually(lambda: len(living()) == 2)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     request = RunRequest("sleep 60", labels={"of": "interrupted"}, runtime=RUNTIME)
@@ -222,17 +220,13 @@ def test_runs_that_are_interrupted_leave_nothing():
 
     async def main() -> None:
         task = asyncio.create_task(async_run_parallel([request] * 3, concurrency=2))
-        while len(await asyncio.to_thread(living)) < 2:
-            await asyncio.sleep(0.05)
+        await asyncio.to_thread(eventually, lambda: len(living()) == 2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     asyncio.run(main())
-    deadline = time.monotonic() + 30
-    while living():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    eventually(lambda: not living(), 30)
 
 
 @pytest.mark.parametrize(
