@@ -41,7 +41,7 @@ func TestCreateReturnsARunningSandbox(t *testing.T) {
 	agent.mu.Lock()
 	init := fmt.Sprint(agent.init)
 	agent.mu.Unlock()
-	if want := "map[capabilities:<nil> defaultUser:1000 defaultWorkdir:/w dropped:<nil> envVars:map[A:1] memory:5.36870912e+08 ulimits:<nil>]"; init != want {
+	if want := "map[accounts:false capabilities:<nil> defaultUser:1000 defaultWorkdir:/w dropped:<nil> envVars:map[A:1] memory:5.36870912e+08 ulimits:<nil>]"; init != want {
 		t.Errorf("the guest was told %s, want %s", init, want)
 	}
 	for _, key := range []string{"box", s.ID()} {
