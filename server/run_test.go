@@ -311,21 +311,21 @@ func TestT37T56HostileArchivesAreRefusedByARun(t *testing.T) {
 		}
 		return &b
 	}
-	bomb, into := io.Pipe()
-	defer bomb.Close()
-	go func() {
-		packed := gzip.NewWriter(into)
-		archive := tar.NewWriter(packed)
-		_ = archive.WriteHeader(&tar.Header{Name: "bomb", Typeflag: tar.TypeReg, Size: 8 << 40, Format: tar.FormatGNU})
-		zeros := make([]byte, 1<<20)
-		for range 1100 { // of MiB; the limit is 1 GiB
-			if _, err := archive.Write(zeros); err != nil {
-				return
-			}
+	// A stream of gzip may have many parts, so that the same MiB is packed once alone.
+	packed := func(write func(io.Writer)) []byte {
+		var b bytes.Buffer
+		w := gzip.NewWriter(&b)
+		write(w)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
 		}
-		packed.Close()
-		into.Close()
-	}()
+		return b.Bytes()
+	}
+	header := packed(func(w io.Writer) {
+		_ = tar.NewWriter(w).WriteHeader(&tar.Header{Name: "bomb", Typeflag: tar.TypeReg, Size: 8 << 40, Format: tar.FormatGNU})
+	})
+	zeros := packed(func(w io.Writer) { _, _ = w.Write(make([]byte, 1<<20)) })
+	bomb := io.MultiReader(bytes.NewReader(header), bytes.NewReader(bytes.Repeat(zeros, 1100))) // of MiB; the limit is 1 GiB
 	for name, test := range map[string]struct {
 		archive io.Reader
 		want    cove.Code
