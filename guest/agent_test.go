@@ -304,3 +304,21 @@ func httpClient(d dial.Dialer, http2 bool) *http.Client {
 		DisableCompression: true,
 	}}
 }
+
+// TestAccountsAreCompletedWhereThatIsAsked also tells that nothing else is touched.
+func TestAccountsAreCompletedWhereThatIsAsked(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		dir := t.TempDir()
+		passwd, group := filepath.Join(dir, "passwd"), filepath.Join(dir, "group")
+		c := dial.New(newAgent(t, guest.Options{Passwd: passwd, Group: group}))
+		t.Cleanup(func() { _ = c.Close() })
+		if err := c.Init(t.Context(), dial.Init{Accounts: asked}); err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{passwd, group} {
+			if text, _ := os.ReadFile(path); strings.Contains(string(text), "user:x:1000:") != asked {
+				t.Errorf("%s: got %q, asked for accounts: %v", path, text, asked)
+			}
+		}
+	}
+}

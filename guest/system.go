@@ -55,7 +55,7 @@ func (a *Agent) serveInit(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if body.Accounts {
-		if err := account.Complete("/etc"); err != nil {
+		if err := a.book.Complete(); err != nil {
 			a.log.Printf("users have the names of the image alone: %v", err)
 		}
 	}

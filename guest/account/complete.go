@@ -14,18 +14,13 @@ import (
 	"github.com/covehq/cove"
 )
 
-// Complete gives the accounts that every sandbox has a line in the files passwd and group of a
-// directory, where an image names neither the account nor its number: programs ask for the
-// name of the user that they run as, and some don't run as a number. What is there stays as it
-// is; a directory or file that is a link is left alone, since it may lead anywhere.
-func Complete(dir string) error {
-	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "open", Path: dir, Err: err}
-	}
-	defer unix.Close(fd)
+// Complete gives the accounts that every sandbox has a line in the book's files, where an
+// image names neither the account nor its number: programs ask for the name of the user that
+// they run as, and some don't run as a number. What is there stays as it is; a directory or
+// file that is a link is left alone, since it may lead anywhere, and is an error.
+func (b *Book) Complete() error {
 	return errors.Join(
-		complete(fd, filepath.Join(dir, "passwd"), func(text string) (missing string) {
+		complete(b.passwd, func(text string) (missing string) {
 			known := parseUsers(text)
 			for _, a := range everySandboxes() {
 				if _, named := known.byName[a.Name]; !named && known.names[a.UID] == "" {
@@ -34,7 +29,7 @@ func Complete(dir string) error {
 			}
 			return missing
 		}),
-		complete(fd, filepath.Join(dir, "group"), func(text string) (missing string) {
+		complete(b.group, func(text string) (missing string) {
 			known := parseGroups(text)
 			for _, a := range everySandboxes() {
 				if _, named := known.ids[a.Name]; !named && known.names[a.GID] == "" {
@@ -49,9 +44,14 @@ func Complete(dir string) error {
 // everySandboxes returns the accounts that are there whatever an image says, root first.
 func everySandboxes() []Account { return []Account{builtin["root"], builtin[cove.DefaultUser]} }
 
-// complete puts the lines that are missing at the end of a file of an open directory. Nobody
-// sees half of it, and where something is mounted on the file there is an error.
-func complete(dir int, path string, missing func(text string) string) error {
+// complete puts the lines that are missing at the end of a file. Nobody sees half of it, and
+// where something is mounted on the file there is an error.
+func complete(path string, missing func(text string) string) error {
+	dir, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: filepath.Dir(path), Err: err}
+	}
+	defer unix.Close(dir)
 	name := filepath.Base(path)
 	text, stat, err := readIn(dir, name)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/covehq/cove/guest/account"
 )
@@ -29,15 +30,14 @@ func TestAccountsOfEverySandboxAreAdded(t *testing.T) {
 			write(t, dir, "passwd", test.passwd)
 			write(t, dir, "group", test.group)
 			for range 2 { // a second time nothing is missing
-				if err := account.Complete(dir); err != nil {
+				if err := bookOf(dir).Complete(); err != nil {
 					t.Fatal(err)
 				}
 				if diff := cmp.Diff(map[string]string{"passwd": test.wantPasswd, "group": test.wantGroup}, contents(t, dir)); diff != "" {
 					t.Error(diff)
 				}
 			}
-			book := account.Open(filepath.Join(dir, "passwd"), filepath.Join(dir, "group"))
-			if name := book.UserName(1000); name == "1000" && test.wantPasswd != test.passwd {
+			if name := bookOf(dir).UserName(1000); name == "1000" && test.wantPasswd != test.passwd {
 				t.Error("uid 1000 has no name")
 			}
 		})
@@ -50,7 +50,14 @@ func TestAccountFilesKeepTheirOwnerAndPermissions(t *testing.T) {
 	if err := os.Chmod(filepath.Join(dir, "passwd"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := account.Complete(dir); err != nil {
+	owner := [2]uint32{uint32(os.Geteuid()), uint32(os.Getegid())}
+	if owner[0] == 0 { // others can give nothing away
+		owner = [2]uint32{7, 8}
+		if err := os.Chown(filepath.Join(dir, "passwd"), 7, 8); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := bookOf(dir).Complete(); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]os.FileMode{"passwd": 0o640, "group": 0o644} {
@@ -59,10 +66,14 @@ func TestAccountFilesKeepTheirOwnerAndPermissions(t *testing.T) {
 			t.Errorf("%s: got %v, %v, want %v", name, info.Mode(), err, want)
 		}
 	}
+	var stat unix.Stat_t
+	if err := unix.Stat(filepath.Join(dir, "passwd"), &stat); err != nil || [2]uint32{stat.Uid, stat.Gid} != owner {
+		t.Errorf("got owner %d:%d, %v, want %v", stat.Uid, stat.Gid, err, owner)
+	}
 }
 
-// TestAccountFilesThatLeadElsewhereAreLeftAlone has links, and what is no file, in their place.
-func TestAccountFilesThatLeadElsewhereAreLeftAlone(t *testing.T) {
+// TestT09AccountFilesThatLeadElsewhereAreLeftAlone has links, and what is no file, in their place.
+func TestT09AccountFilesThatLeadElsewhereAreLeftAlone(t *testing.T) {
 	for name, prepare := range map[string]func(dir, other string) error{
 		"a file that is a link": func(dir, other string) error {
 			return os.Symlink(filepath.Join(other, "passwd"), filepath.Join(dir, "passwd"))
@@ -74,6 +85,7 @@ func TestAccountFilesThatLeadElsewhereAreLeftAlone(t *testing.T) {
 			}
 			return os.Symlink(other, dir)
 		},
+		"a file that is a pipe": func(dir, other string) error { return unix.Mkfifo(filepath.Join(dir, "passwd"), 0o600) },
 		"a file that is too large": func(dir, other string) error {
 			return os.WriteFile(filepath.Join(dir, "passwd"), make([]byte, 2<<20), 0o600)
 		},
@@ -90,7 +102,7 @@ func TestAccountFilesThatLeadElsewhereAreLeftAlone(t *testing.T) {
 			if err := prepare(dir, other); err != nil {
 				t.Fatal(err)
 			}
-			if err := account.Complete(dir); err == nil {
+			if err := bookOf(dir).Complete(); err == nil {
 				t.Error("got no error")
 			}
 			if diff := cmp.Diff(map[string]string{"passwd": rootLine}, contents(t, other)); diff != "" {
@@ -98,6 +110,10 @@ func TestAccountFilesThatLeadElsewhereAreLeftAlone(t *testing.T) {
 			}
 		})
 	}
+}
+
+func bookOf(dir string) *account.Book {
+	return account.Open(filepath.Join(dir, "passwd"), filepath.Join(dir, "group"))
 }
 
 func write(t *testing.T, dir, name, text string) {
