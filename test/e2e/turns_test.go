@@ -44,9 +44,6 @@ func TestTenThousandConnectionsInTurnLeaveNothing(t *testing.T) {
 						if err != nil || !strings.Contains(string(output), "all came back") {
 							t.Fatalf("%d connections: %v: %s", n, err, output)
 						}
-						if strings.Contains(string(output), "again:") {
-							t.Logf("on a busy machine one may take longer than 30 s: %s", output)
-						}
 					}
 				}
 				turns(c.count / 10) // caches and pools are filled

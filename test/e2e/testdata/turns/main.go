@@ -27,7 +27,6 @@ func run() error {
 	ca := flag.String("ca", "", "file of the certificates to trust")
 	count := flag.Int("n", 1000, "connections")
 	clients := flag.Int("clients", 4, "clients")
-	again := flag.Int("again", 1, "how often a client makes a connection again that came back in no time")
 	flag.Parse()
 	transport := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{}}
 	if *ca != "" {
@@ -45,10 +44,6 @@ func run() error {
 		all.Go(func() {
 			for n := i; n < *count && failures[i] == nil; n += *clients {
 				failures[i] = fetch(client, flag.Arg(0))
-				for tries := 0; failures[i] != nil && os.IsTimeout(failures[i]) && tries < *again; tries++ {
-					fmt.Println("again:", failures[i])
-					failures[i] = fetch(client, flag.Arg(0))
-				}
 			}
 		})
 	}
@@ -61,18 +56,6 @@ func run() error {
 	fmt.Println("all came back")
 	return nil
 }
-
-// stuck is an error that says how far a connection came.
-type stuck struct {
-	error
-	after string
-	took  time.Duration
-}
-
-func (s *stuck) Error() string { return fmt.Sprintf("after %s, in %v: %v", s.after, s.took, s.error) }
-
-// Timeout reports whether it took too long.
-func (s *stuck) Timeout() bool { return os.IsTimeout(s.error) }
 
 // fetch makes one connection. Its error says how far it came.
 func fetch(client *http.Client, url string) error {
@@ -89,7 +72,7 @@ func fetch(client *http.Client, url string) error {
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return &stuck{after: reached, took: time.Since(begun), error: err}
+		return fmt.Errorf("after %s, in %v: %w", reached, time.Since(begun), err)
 	}
 	defer response.Body.Close()
 	if _, err := io.Copy(io.Discard, response.Body); err != nil {
