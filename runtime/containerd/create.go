@@ -137,14 +137,14 @@ func (d *Driver) boot(ctx context.Context, id string, config *specs.Spec, rootfs
 	}()
 	pid, err := d.createTask(ctx, id, config, rootfs, stdio)
 	if err != nil {
-		return nil, fmt.Errorf("containerd did not make the sandbox: %w", err)
+		return nil, bundle.Refusal(fmt.Errorf("containerd did not make the sandbox: %w", err))
 	}
 	known := handle{Version: handleVersion, PID: pid, Boot: process.BootID(), Memory: spec.Limits.Memory}
 	if m, err = d.machine(id, known); err != nil {
 		return nil, err
 	}
 	if err := d.startTask(ctx, id); err != nil {
-		return nil, fmt.Errorf("containerd did not start the sandbox: %w", err)
+		return nil, bundle.Refusal(fmt.Errorf("containerd did not start the sandbox: %w", err))
 	}
 	if err := m.connect(ctx, stdio); err != nil {
 		return nil, err

@@ -176,7 +176,7 @@ func (d *Driver) start(ctx context.Context, made string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("the engine did not start the sandbox: %w", err)
+		return bundle.Refusal(fmt.Errorf("the engine did not start the sandbox: %w", err))
 	}
 	return ctx.Err()
 }

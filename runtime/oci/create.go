@@ -116,7 +116,7 @@ func (d *Driver) boot(ctx context.Context, id string, s stage, spec *cove.Spec) 
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		return nil, fmt.Errorf("%s did not start the sandbox: %w%s", d.name, err, d.complaint(id, stderr))
+		return nil, bundle.Refusal(fmt.Errorf("%s did not start the sandbox: %w%s", d.name, err, d.complaint(id, stderr)))
 	}
 	return door, nil
 }

@@ -129,6 +129,33 @@ func TestAnotherLibc(t *testing.T) {
 	})
 }
 
+// TestT09ImagesWhoseAccountsCannotBeReadWorkOrSayWhy has /etc/passwd be what it can't be. gVisor
+// does not read it; engines do, and runc by its version.
+func TestT09ImagesWhoseAccountsCannotBeReadWorkOrSayWhy(t *testing.T) {
+	shell, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Skip("makes an image with a program: install busybox-static")
+	}
+	program := entry{tar.Header{Name: "bin/true", Mode: 0o755}, shell}
+	odd := map[string]string{}
+	for name, passwd := range map[string]entry{
+		"directory": {tar.Header{Name: "etc/passwd/", Typeflag: tar.TypeDir, Mode: 0o755}, nil},
+		"long-line": {tar.Header{Name: "etc/passwd", Mode: 0o644}, bytes.Repeat([]byte("x"), 3<<20)},
+	} {
+		odd[name] = serveTree(t, "tools/"+name+":1", tree(t, []entry{program, passwd}))
+	}
+	onRuntimes(t, everywhere, func(t *testing.T, runtime string) {
+		w := newWorld(t, runtime)
+		for name, reference := range odd {
+			output, err := w.command(t, "run", "--image", reference, "--", "/bin/true").CombinedOutput()
+			said := strings.Contains(string(output), "/etc/passwd") && strings.Contains(string(output), "hint: mend the image")
+			if err != nil && (!said || runtime == "gvisor") {
+				t.Errorf("%s: got %v: %s", name, err, output)
+			}
+		}
+	})
+}
+
 // tree is a root filesystem of these entries and of the usual directories.
 func tree(t *testing.T, entries []entry) []byte {
 	t.Helper()
